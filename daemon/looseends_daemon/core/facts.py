@@ -1,0 +1,331 @@
+"""What clients reported about a task, folded so that order, duplication and splitting do not matter.
+
+Rules:
+
+1. A fact is (task, attempt, instance, type). All facts of one (attempt, instance) form a *cell*. A cell keeps, per type,
+   the earliest `at`, and the body with the greatest (at, canonical JSON); of progress it keeps the latest. Both are
+   maxima or minima of a total order, so folding is commutative, associative and idempotent by construction.
+2. Nothing is decided while folding. State, head, end and flags are a pure *view* of the cells (`view_of`).
+3. `scheduled` belongs to the attempt. An end from an instance that did not start the attempt, or from none, ends the latest
+   execution begun at or before it. Equal starts: the greater instance id is later.
+4. The end of an execution is the worst it reported: failed > cancelled > finished. A failure is never hidden by a later
+   finish; more than one end sets `contradiction`. `dropped` is no end.
+5. Head of an attempt: its execution with the latest start. Head of a task: its highest attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from looseends.wire import NS, canonical
+from looseends_daemon.core.resources import Value
+
+ENDS = ("finished", "cancelled", "failed")
+"""From the least to the worst."""
+OPENINGS = ("scheduled", "started")
+LATEST = ("progress", "stack")
+SLOTS = ("scheduled", "started", "progress", "stack", "finished", "cancelled", "failed", "dropped")
+UNKNOWN = "unknown"
+_NOT_BODY = frozenset(("type", "task", "attempt", "at", "seq", "external_id"))
+_END_STATE = {"finished": "succeeded", "cancelled": "cancelled", "failed": "failed"}
+
+
+class Fact(Value, frozen=True):
+    """One slot of a cell: `at` is the earliest (progress: latest) report in ns; the body was said at `said_at`."""
+
+    at: int
+    said_at: int
+    body: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+Cell = dict[str, Fact]
+Cells = dict[tuple[int, str], Cell]
+"""(attempt, instance id or "") -> slot -> Fact."""
+
+
+class Execution(Value, frozen=True):
+    """One start of an attempt in one instance, with the ends that belong to it; `started` is None if only an end is known."""
+
+    attempt: int
+    instance: str
+    started: Fact | None
+    ends: dict[str, Fact]
+    cell: Cell
+
+    @property
+    def end(self) -> tuple[str, Fact] | None:
+        """The worst end: (type, fact)."""
+        return next(((kind, self.ends[kind]) for kind in reversed(ENDS) if kind in self.ends), None)
+
+
+class View(Value, frozen=True):
+    """What the facts say about a task, before anybody judges it. Times in ns, durations in seconds."""
+
+    state: str
+    attempt: int
+    name: str
+    service: str
+    environment: str
+    began_at: int
+    instance: str | None = None
+    scheduled_at: int | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    duration: float | None = None
+    opening: dict[str, Any] = msgspec.field(default_factory=dict)
+    end: dict[str, Any] = msgspec.field(default_factory=dict)
+    dropped: str | None = None
+    dropped_at: int | None = None
+    progress: Fact | None = None
+    stack: Fact | None = None
+    executions: int = 0
+    contradiction: bool = False
+    no_start: bool = False
+    redelivered: bool = False
+    ran_twice: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the head has an end for good."""
+        return self.state in ("succeeded", "failed", "cancelled")
+
+    @property
+    def declared(self) -> bool:
+        """Somebody wrote this work down; False: a hook found it."""
+        return bool(self.opening.get("declared", True))
+
+
+# --- folding ------------------------------------------------------------------------------------------------------
+
+
+def slots_of(event: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where an event of the wire goes. Progress with a stack fills two slots: a stack is no progress."""
+    kind = event["type"]
+    if kind != "progress":
+        return (kind,)
+    has_stack = event.get("stack") is not None
+    moved = "done" in event or "note" in event or not has_stack
+    return (("progress",) if moved else ()) + (("stack",) if has_stack else ())
+
+
+def fact_of(event: Mapping[str, Any]) -> Fact:
+    """The fact that one checked event of the wire states."""
+    return Fact(at=event["at"], said_at=event["at"], body={k: v for k, v in event.items() if k not in _NOT_BODY})
+
+
+def join(slot: str, a: Fact, b: Fact) -> Fact:
+    """Two reports of the same fact as one; the order of the arguments does not matter."""
+    if slot in LATEST:
+        return max(a, b, key=_said)
+    kept = max(a, b, key=_said)
+    body = kept.body
+    handled = _handled(a.body.get("handled"), b.body.get("handled"))
+    if handled != body.get("handled"):
+        body = {**body, "handled": handled}
+    return Fact(at=min(a.at, b.at), said_at=kept.said_at, body=body)
+
+
+def _said(fact: Fact) -> tuple[int, str]:
+    return (fact.said_at, canonical({k: v for k, v in fact.body.items() if k != "handled"}))
+
+
+def _handled(a: bool | None, b: bool | None) -> bool | None:
+    """True wins over False, and both over not knowing."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a or b
+
+
+def fold(cells: Cells, event: Mapping[str, Any], instance: str | None) -> bool:
+    """Add one checked event to the cells in place; True if it said something new, False for a duplicate.
+
+    Progress counts as new when it is later than what is kept.
+    """
+    cell = cells.setdefault((event["attempt"], instance or ""), {})
+    new = False
+    fact = fact_of(event)
+    for slot in slots_of(event):
+        known = cell.get(slot)
+        if known is None:
+            cell[slot] = fact
+            new = True
+        else:
+            cell[slot] = join(slot, known, fact)
+            new = new or (slot in LATEST and cell[slot].said_at > known.said_at)
+    return new
+
+
+# --- the view -----------------------------------------------------------------------------------------------------
+
+
+def view_of(cells: Cells) -> View:
+    """What the facts say, whatever order they came in. `cells` must hold at least one fact."""
+    attempt = max(number for number, _ in cells)
+    runs = {number: executions_of(cells, number) for number in {number for number, _ in cells}}
+    head = _head(runs[attempt])
+    opening = _opening(cells, head)
+    scheduled = [c["scheduled"].at for (n, _), c in cells.items() if n == attempt and "scheduled" in c]
+    end = head.end if head else None
+    dropped = _dropped(cells, attempt, head)
+    started = head.started if head else None
+    name, service, environment = identity(cells)
+    return View(
+        state=_state(head, bool(scheduled)),
+        attempt=attempt,
+        name=name,
+        service=service,
+        environment=environment,
+        began_at=_began_at(cells),
+        instance=(head.instance if head else _scheduler(cells, attempt)) or None,
+        scheduled_at=min(scheduled, default=None),
+        started_at=started.at if started else None,
+        ended_at=end[1].at if end else None,
+        duration=_duration(started, end),
+        opening=opening,
+        end={} if end is None else {"type": end[0], **end[1].body},
+        dropped=dropped.body.get("reason", "exit") if dropped else None,
+        dropped_at=dropped.at if dropped else None,
+        progress=_latest(cells, attempt, head, "progress"),
+        stack=_latest(cells, attempt, head, "stack"),
+        executions=sum(run.started is not None for run in runs[attempt]),
+        contradiction=any(len(run.ends) > 1 for found in runs.values() for run in found),
+        no_start=head is not None and head.started is None,
+        redelivered=any(sum(run.started is not None for run in found) > 1 for found in runs.values()),
+        ran_twice=_ran_twice(runs),
+    )
+
+
+def executions_of(cells: Cells, attempt: int) -> list[Execution]:
+    """The executions of one attempt, foreign ends attached, in order of (start, instance)."""
+    mine = {who: cell for (number, who), cell in cells.items() if number == attempt}
+    runs = [
+        Execution(attempt=attempt, instance=who, started=c["started"], ends={k: c[k] for k in ENDS if k in c}, cell=c)
+        for who, c in mine.items()
+        if "started" in c
+    ]
+    runs.sort(key=_order)
+    for who, cell in sorted(mine.items()):
+        if "started" not in cell:
+            _attach(runs, attempt, who, cell)
+    return runs
+
+
+def _order(run: Execution) -> tuple[int, str]:
+    return (run.started.at if run.started else -1, run.instance)
+
+
+def _attach(runs: list[Execution], attempt: int, who: str, cell: Cell) -> None:
+    """Give each end of a cell that never started to the execution it ends (rule 3), or let it stand alone."""
+    alone: dict[str, Fact] = {}
+    for kind in ENDS:
+        if kind not in cell:
+            continue
+        begun = [run for run in runs if run.started is not None and run.started.at <= cell[kind].at]
+        if not begun:
+            alone[kind] = cell[kind]
+            continue
+        known = begun[-1].ends.get(kind)
+        begun[-1].ends[kind] = cell[kind] if known is None else join(kind, known, cell[kind])
+    if alone or "progress" in cell or "stack" in cell:
+        runs.insert(0, Execution(attempt=attempt, instance=who, started=None, ends=alone, cell=cell))
+
+
+def _head(runs: list[Execution]) -> Execution | None:
+    """The latest start; without any start, the execution with the latest word about it."""
+    begun = [run for run in runs if run.started is not None]
+    if begun:
+        return begun[-1]
+    return max(runs, key=lambda run: (len(run.ends) > 0, max(f.at for f in run.cell.values()), run.instance), default=None)
+
+
+def _state(head: Execution | None, scheduled: bool) -> str:
+    if head is None:
+        return "scheduled"
+    end = head.end
+    if end is None:
+        return "running" if head.started is not None or not scheduled else "scheduled"
+    kind, fact = end
+    if kind == "failed" and fact.body.get("will_retry"):
+        return "retrying"
+    return _END_STATE[kind]
+
+
+def _duration(started: Fact | None, end: tuple[str, Fact] | None) -> float | None:
+    """As measured by the client's monotonic clock; else by its wall clock."""
+    if end is None:
+        return None
+    told = end[1].body.get("duration")
+    if told is not None:
+        return float(told)
+    return max(0.0, (end[1].at - started.at) / NS) if started else None
+
+
+def _opening(cells: Cells, head: Execution | None) -> dict[str, Any]:
+    """What scheduled and started said, the weightier word winning field by field: started of the head, started, scheduled."""
+    found = [
+        ((head is not None and cell is head.cell, slot == "started", *_said(cell[slot])), cell[slot].body)
+        for cell in cells.values()
+        for slot in OPENINGS
+        if slot in cell
+    ]
+    merged: dict[str, Any] = {}
+    for _, body in sorted(found, key=lambda pair: pair[0]):
+        merged.update(body)
+    return merged
+
+
+def identity(cells: Cells) -> tuple[str, str, str]:
+    """(name, service, environment) of the earliest started, before any of scheduled, before anything else."""
+    facts: Iterable[tuple[tuple[int, int, str], dict[str, Any]]] = (
+        ((_weight(slot), fact.at, canonical(fact.body)), fact.body) for cell in cells.values() for slot, fact in cell.items()
+    )
+    ordered = [body for _, body in sorted(facts, key=lambda pair: pair[0])]
+
+    def first(field: str) -> str:
+        return next((str(body[field]) for body in ordered if body.get(field)), UNKNOWN)
+
+    return first("name"), first("service"), first("environment")
+
+
+def _weight(slot: str) -> int:
+    return {"started": 0, "scheduled": 1}.get(slot, 2)
+
+
+def _began_at(cells: Cells) -> int:
+    facts = [(slot, fact) for cell in cells.values() for slot, fact in cell.items()]
+    opened = [fact.at for slot, fact in facts if slot in OPENINGS]
+    if opened:
+        return min(opened)
+    ends = [fact.at - int(fact.body.get("duration", 0) * NS) for slot, fact in facts if slot in ENDS]
+    return min(ends) if ends else min(fact.at for _, fact in facts)
+
+
+def _scheduler(cells: Cells, attempt: int) -> str:
+    """The instance that scheduled (else dropped) an attempt which nobody started yet."""
+    who = [(c[s].at, name) for (n, name), c in cells.items() if n == attempt for s in ("scheduled", "dropped") if s in c]
+    return min(who)[1] if who else ""
+
+
+def _dropped(cells: Cells, attempt: int, head: Execution | None) -> Fact | None:
+    """The report that this work was dropped: of the head's own instance, or of anybody while nobody started it."""
+    if head is not None and head.started is not None:
+        return head.cell.get("dropped")
+    found = [cell["dropped"] for (number, _), cell in cells.items() if number == attempt and "dropped" in cell]
+    return min(found, key=lambda fact: (fact.at, canonical(fact.body)), default=None)
+
+
+def _latest(cells: Cells, attempt: int, head: Execution | None, slot: str) -> Fact | None:
+    if head is not None and slot in head.cell:
+        return head.cell[slot]
+    found = [cell[slot] for (number, _), cell in cells.items() if number == attempt and slot in cell and "started" not in cell]
+    return max(found, key=_said, default=None)
+
+
+def _ran_twice(runs: Mapping[int, list[Execution]]) -> bool:
+    """Two executions of one attempt both ended, or two attempts both succeeded: the work was done twice."""
+    if any(sum(bool(run.ends) for run in found if run.started is not None) > 1 for found in runs.values()):
+        return True
+    return sum(any(run.end is not None and run.end[0] == "finished" for run in found) for found in runs.values()) > 1
