@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import Model, histories
+
 from looseends_daemon.core.facts import Cells, Fact, fact_of, slots_of
 
 READY = {name: history for name, history in histories().items() if "pending" not in history}

@@ -129,7 +129,7 @@ def _dropped(view: View) -> Finding:
 
 
 def _lost(view: View, who: InstanceNow) -> Finding:
-    where = {"running": "", "scheduled": " before it started", "retrying": " before its next attempt"}[view.state]
+    where = {"running": "", "scheduled": "; it had not started", "retrying": "; its next attempt had not begun"}[view.state]
     behind = f"; it may have ended: {who.missing} records of this instance are missing" if not who.caught_up else ""
     return Finding(verdict="lost", reason=f"{who.reason}{where}{behind}")
 
@@ -143,7 +143,7 @@ def _settled_news(who: InstanceNow, world: World, policy: Policy) -> bool:
 
 def _overdue(view: View, who: InstanceNow | None, world: World, policy: Policy) -> Finding:
     due = due_of(view, policy)
-    stall = _stall_at(view)
+    stall = stall_of(view)
     waiting = min((at for at in (due, stall) if at is not None and at > world.now), default=None)
     passed = [at for at in (due, stall) if at is not None and at <= world.now]
     if not passed:
@@ -160,7 +160,8 @@ def _queue_known(view: View, world: World) -> bool:
     return world.queue_caught_up or view.opening.get("queue") is None
 
 
-def _stall_at(view: View) -> int | None:
+def stall_of(view: View) -> int | None:
+    """When a running task that promised progress has made none for too long; None: it promised none."""
     within = view.opening.get("progress_within")
     if view.state != "running" or view.started_at is None or within is None or within == NEVER:
         return None

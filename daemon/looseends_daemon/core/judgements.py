@@ -5,8 +5,9 @@ Rules:
 1. A loose end is a task that got a verdict or failed for good and is not settled. It is sticky: from the first verdict or
    failure until it is settled, whatever overrules the verdict meanwhile.
 2. The first settlement stands; so does a dismissal. A settled task never becomes loose again.
-3. A verdict that only rested on the absence of an instance and is taken back because that instance, or a second one with the
-   same attempt, lives is *withdrawn*: the loose end ends as if it had not been. So is a failure of captured work that turns out to have been handled.
+3. A verdict that only rested on the absence of an instance and is taken back because that instance, or a second one with
+   the same attempt, lives is *withdrawn*: the loose end ends as if
+   it had not been. So is a failure of captured work that turns out to have been handled.
 4. Ended well = succeeded, or cancelled as requested or revoked.
 5. A replay's trouble is its root's: it makes a loose end of its own only if the root is none.
 

@@ -1,0 +1,315 @@
+-- The first schema. Times are unix nanoseconds. Words that repeat are small integers: state, verdict and settled index the
+-- tuples of core/resources.py; type, environment, instance and channel point into their tables.
+
+-- == facts =========================================================================================================
+CREATE TABLE environment (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE channel (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+-- Single numbers about the whole file, such as the arrival of the newest event.
+CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+-- All tasks with the same (service, name). `ends_alone`: a task of it was seen to finish by itself, so it is no loop.
+CREATE TABLE type (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL,
+    name TEXT NOT NULL,
+    ends_alone INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (service, name)
+);
+
+-- One OS process of a service. `channel` is who first spoke for it. `state`: alive, gone, unreachable.
+-- `journal` is its folder while we watch its lock; `adopted`: everything it wrote is here.
+CREATE TABLE instance (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    service TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    release TEXT, host TEXT, pid INTEGER, python TEXT, client TEXT,
+    started_at INTEGER,
+    channel INTEGER NOT NULL,
+    proven INTEGER NOT NULL DEFAULT 0,
+    first_heard_at INTEGER NOT NULL,
+    last_heard_at INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    backlog INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    open INTEGER NOT NULL DEFAULT 0,
+    loop_lag_ms REAL,
+    skew INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL DEFAULT 'alive' CHECK (state IN ('alive', 'gone', 'unreachable')),
+    reason TEXT,
+    ended_at INTEGER,
+    adopted INTEGER NOT NULL DEFAULT 0,
+    journal TEXT
+);
+CREATE INDEX instance_live ON instance (state) WHERE state != 'gone';
+
+-- The narrow row: columns are the view that pages and the detector search by; `facts` is the truth they are folded from.
+-- `check_at`: when the detector must look again (NULL: never). `flags` are bits over core/resources.FLAGS, then JUDGED, ORDER.
+CREATE TABLE task (
+    id BLOB PRIMARY KEY,
+    type INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    channel INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    verdict INTEGER,
+    settled INTEGER,
+    loose INTEGER NOT NULL DEFAULT 0,
+    flags INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL,
+    instance INTEGER,
+    began_at INTEGER NOT NULL,
+    started_at INTEGER,
+    ended_at INTEGER,
+    due_at INTEGER,
+    check_at INTEGER,
+    key TEXT,
+    incident INTEGER,
+    facts BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX task_newest ON task (began_at DESC, id DESC);
+CREATE INDEX task_check ON task (check_at) WHERE check_at IS NOT NULL;
+CREATE INDEX task_open ON task (instance) WHERE state < 3;
+CREATE INDEX task_loose ON task (began_at DESC) WHERE loose = 1;
+CREATE INDEX task_incident ON task (incident, loose, settled) WHERE incident IS NOT NULL;
+
+-- Arguments, results, errors and stacks, apart from the narrow row. slot: '<attempt>/<instance no or ->/<event type>'.
+CREATE TABLE payload (task BLOB NOT NULL, slot TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (task, slot)) WITHOUT ROWID;
+CREATE TABLE external (task BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE child (parent BLOB NOT NULL, task BLOB NOT NULL, PRIMARY KEY (parent, task)) WITHOUT ROWID;
+
+-- Append-only: what the daemon or a person concluded, each with its reason in words.
+CREATE TABLE judgement (
+    task BLOB NOT NULL,
+    n INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    verdict TEXT,
+    attempt INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    by TEXT,
+    PRIMARY KEY (task, n)
+) WITHOUT ROWID;
+
+-- == ledger ========================================================================================================
+-- Per minute of begin, environment and type; moved in the transaction that changes a task.
+CREATE TABLE ledger (
+    minute INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    in_time INTEGER NOT NULL DEFAULT 0,
+    gap INTEGER NOT NULL DEFAULT 0,
+    settled_failed INTEGER NOT NULL DEFAULT 0,
+    settled_gap INTEGER NOT NULL DEFAULT 0,
+    loose INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (minute, environment, type)
+) WITHOUT ROWID;
+
+-- == incidents and the outbox ======================================================================================
+-- The loose ends that share a cause. Key: (environment, service, instance) for lost, else (environment, service, name); the
+-- other of name and instance is NULL. Counts are never kept here: they are read from the task rows. `arrivals` counts the
+-- loose ends that ever joined, `told*` what the latest notice said, `next_at` when the machine must look again (NULL: never
+-- by itself), `quiet_since` since when nothing is open. `reached`: open_after was reached; `grave`: one was failed or lost.
+CREATE TABLE incident (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'open', 'resolved')),
+    environment TEXT NOT NULL,
+    service TEXT NOT NULL,
+    name TEXT,
+    instance TEXT,
+    problem TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    title TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    resolved_at INTEGER,
+    resolution TEXT,
+    arrivals INTEGER NOT NULL DEFAULT 0,
+    reached INTEGER NOT NULL DEFAULT 0,
+    grave INTEGER NOT NULL DEFAULT 0,
+    quiet_since INTEGER,
+    told INTEGER NOT NULL DEFAULT 0,
+    told_at INTEGER,
+    told_severity TEXT,
+    sequence INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER
+);
+CREATE UNIQUE INDEX incident_live ON incident (environment, service, ifnull(name, ''), ifnull(instance, ''))
+    WHERE state != 'resolved';
+CREATE INDEX incident_next ON incident (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX incident_state ON incident (state, no DESC);
+
+-- Every transition with its named reason and in words: "why was I paged" is a row.
+CREATE TABLE incident_why (
+    incident INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    words TEXT NOT NULL,
+    PRIMARY KEY (incident, n)
+) WITHOUT ROWID;
+
+-- The outbox: one message about one incident to one endpoint, written in the transaction of its transition. The body is
+-- built once. `attempt`: delivery attempts begun; while delivering: `leased_at` is when the last one began, `lease_until` when
+-- it is given up and made again.
+CREATE TABLE notice (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    incident INTEGER NOT NULL,
+    endpoint TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'delivering', 'delivered', 'exhausted', 'superseded', 'cancelled')),
+    created_at INTEGER NOT NULL,
+    delivered_at INTEGER,
+    next_attempt_at INTEGER,
+    leased_at INTEGER,
+    lease_until INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    body BLOB NOT NULL
+);
+CREATE INDEX notice_due ON notice (endpoint, next_attempt_at) WHERE state = 'pending';
+CREATE INDEX notice_flying ON notice (endpoint, lease_until) WHERE state = 'delivering';
+CREATE INDEX notice_incident ON notice (incident, endpoint, no);
+
+CREATE TABLE delivery_attempt (
+    notice INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    status INTEGER,
+    duration REAL NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (notice, n)
+) WITHOUT ROWID;
+
+-- How an endpoint does. `failures`: failed attempts in a row; `fingerprint`: of its address, so that a new one starts afresh.
+CREATE TABLE endpoint (
+    name TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'failing', 'disabled')),
+    failures INTEGER NOT NULL DEFAULT 0,
+    since INTEGER NOT NULL,
+    detail TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+
+-- == functions, replays and orders =================================================================================
+-- What an instance can run again. The rows stay with an instance that is gone: they say with which signature and code its
+-- recorded tasks ran.
+CREATE TABLE function (
+    instance INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    signature TEXT,
+    code TEXT,
+    replay TEXT NOT NULL CHECK (replay IN ('yes', 'ask')),
+    caution TEXT,
+    via TEXT,
+    PRIMARY KEY (instance, name)
+) WITHOUT ROWID;
+
+CREATE TABLE replay (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('running', 'paused', 'done', 'cancelled')),
+    requested_by TEXT NOT NULL,
+    requested_at INTEGER NOT NULL,
+    note TEXT
+);
+
+-- One task of a replay; its id is that of the new task. `state` holds only what no fact can say (core/orders.py); what the new
+-- task did is read from its own row. `outcome`: what the claimant told. `met` = 1: the new task has facts, so nobody has to
+-- watch for it. `was_done` = 1: the original had ended well before this was asked for, so its good end is no news at the claim.
+CREATE TABLE replay_order (
+    id BLOB PRIMARY KEY,
+    replay INTEGER NOT NULL,
+    task BLOB NOT NULL,
+    root BLOB NOT NULL,
+    depth INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    service TEXT NOT NULL,
+    queue TEXT,
+    args TEXT NOT NULL,
+    edited INTEGER NOT NULL DEFAULT 0,
+    signature TEXT,
+    was_done INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'claimed', 'handed_over', 'refused', 'expired', 'outcome_unknown', 'ran',
+        'did_not_run', 'cancelled')),
+    instance INTEGER,
+    fence INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT,
+    met INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    claimed_at INTEGER,
+    expires_at INTEGER NOT NULL,
+    detail TEXT
+) WITHOUT ROWID;
+CREATE INDEX replay_order_replay ON replay_order (replay);
+CREATE INDEX replay_order_task ON replay_order (task);
+CREATE INDEX replay_order_root ON replay_order (root);
+-- The last word on a double press: whatever else goes wrong, one chain has one order to be taken.
+CREATE UNIQUE INDEX replay_order_waiting ON replay_order (root) WHERE state = 'waiting';
+CREATE INDEX replay_order_expiry ON replay_order (expires_at) WHERE state = 'waiting';
+CREATE INDEX replay_order_watched ON replay_order (claimed_at) WHERE met = 0 AND state IN ('claimed', 'handed_over');
+
+-- == access: tokens, sessions, idempotency keys, audit =============================================================
+-- Secrets are kept as SHA-256; an order key in clear, since both ends make a mac with it. `kind` 'file': the operator token
+-- that `serve` made beside the database; 'made': by `token create`.
+CREATE TABLE token (
+    id TEXT PRIMARY KEY,
+    role TEXT NOT NULL CHECK (role IN ('ingest', 'viewer', 'operator')),
+    service TEXT,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('file', 'made')),
+    secret BLOB NOT NULL,
+    order_key TEXT,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER,
+    CHECK ((role = 'ingest') = (service IS NOT NULL AND order_key IS NOT NULL))
+) WITHOUT ROWID;
+
+-- A session lives as long as the token it was signed in with, and no longer than expires_at.
+CREATE TABLE session (
+    secret BLOB PRIMARY KEY,
+    token TEXT NOT NULL REFERENCES token (id),
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- One-use codes of sign-in links; taken by deleting the row.
+CREATE TABLE signin_link (
+    secret BLOB PRIMARY KEY,
+    token TEXT NOT NULL REFERENCES token (id),
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The first answer to an act, by method and concrete path and the sender's key. `status` NULL: it is still running.
+CREATE TABLE idempotency (
+    door TEXT NOT NULL,
+    key TEXT NOT NULL,
+    body_hash BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    status INTEGER,
+    headers TEXT,
+    body BLOB,
+    PRIMARY KEY (door, key)
+) WITHOUT ROWID;
+CREATE INDEX idempotency_age ON idempotency (at);
+
+-- Append-only: every act of a person.
+CREATE TABLE audit (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL DEFAULT ''
+);
+CREATE TRIGGER audit_is_never_edited BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_is_never_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;

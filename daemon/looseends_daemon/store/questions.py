@@ -1,0 +1,59 @@
+"""A read written once and asked on either kind of connection.
+
+Rules: a *question* is a generator that yields `(SQL, parameters)`, is sent the rows, and returns its answer. The writer asks it
+inside its transaction (`ask`), the readers on theirs (`ask_async`), so that both are sure to decide from the same statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+import aiosqlite
+
+T = TypeVar("T")
+Statement = tuple[str, Sequence[Any]]
+Question = Generator[Statement, list[sqlite3.Row], T]
+
+
+def ask(conn: sqlite3.Connection, question: Question[T]) -> T:
+    """The answer, read on this thread."""
+    try:
+        statement = next(question)
+        while True:
+            statement = question.send(conn.execute(*statement).fetchall())
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+async def ask_async(conn: aiosqlite.Connection, question: Question[T]) -> T:
+    """The answer, read on the connection's own thread."""
+    try:
+        statement = next(question)
+        while True:
+            statement = question.send(list(await conn.execute_fetchall(*statement)))
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+def page_mark(cursor: str | None) -> int:
+    """The row number a cursor stands for; without one, beyond every row. Raises ValueError in words for a made-up cursor."""
+    if cursor is None:
+        return (1 << 63) - 1
+    try:
+        return int(cursor, 36)
+    except ValueError:
+        raise ValueError("cursor is no next_cursor of this list; leave it out to begin anew") from None
+
+
+def mark_of(row_no: int) -> str:
+    """The cursor that goes on after this row."""
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    text = ""
+    while row_no:
+        row_no, digit = divmod(row_no, 36)
+        text = digits[digit] + text
+    return text or "0"

@@ -1,0 +1,212 @@
+"""The read side of the store: core/resources.Reader over the read-only connections, each method one consistent read."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from looseends.wire import is_uuid
+from looseends_daemon.core.query import parse
+from looseends_daemon.core.resources import (
+    AuditRow,
+    Bucket,
+    HistoryEntry,
+    Incident,
+    Instance,
+    Ledger,
+    Notice,
+    Page,
+    Replay,
+    Task,
+)
+from looseends_daemon.core.stats import MINUTE_NS
+from looseends_daemon.store import incidents as incident_store
+from looseends_daemon.store import instances as instance_store
+from looseends_daemon.store import outbox as outbox_store
+from looseends_daemon.store import replays as replay_store
+from looseends_daemon.store import shown
+from looseends_daemon.store.codes import blob
+from looseends_daemon.store.connection import Database
+from looseends_daemon.store.ledger import COLUMNS
+from looseends_daemon.store.query_sql import TEXT_TASKS_MAX, where
+from looseends_daemon.store.questions import Question, ask_async, mark_of, page_mark
+
+T = TypeVar("T")
+
+
+class StoreReader:
+    """Implements core/resources.Reader. `base_url` begins the `url` of every resource."""
+
+    def __init__(self, database: Database, *, base_url: str = "", wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self._database = database
+        self._base = base_url
+        self._now = wall_ns
+
+    async def _ask(self, question: Question[T]) -> T:
+        return await self._database.read(lambda conn: ask_async(conn, question))
+
+    # --- tasks ---
+
+    async def tasks(
+        self, q: str, *, from_: int | None = None, to: int | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[Task]:
+        """Newest begun first. Raises QueryError with column and allowed words, ValueError for a made-up cursor."""
+        query = parse(q)
+        sql, params = where(query, now=self._now(), to=to)
+        searched = (
+            f"names everywhere; arguments and errors of the newest {TEXT_TASKS_MAX:,} tasks" if query.searches_text else None
+        )
+        return await self._ask(_tasks(sql, params, from_, to, limit, cursor, self._base, searched))
+
+    async def task(self, task_id: str) -> Task | None:
+        """One task with lineage and replayability; also by the id its sender gave it."""
+        return await self._ask(_task(task_id, self._base))
+
+    async def history(self, task_id: str) -> list[HistoryEntry] | None:
+        """Facts and judgements in order of time; None: no such task."""
+        return await self._ask(_history(task_id))
+
+    async def last_event_at(self) -> int | None:
+        """Arrival of the newest event ever stored."""
+        return await self._ask(_last_event_at())
+
+    # --- the ledger ---
+
+    async def ledger(self, from_: int, to: int, bucket: float | None = None, service: str | None = None) -> Ledger:
+        """The equation of [from, to), whole minutes; with `bucket` (seconds, a multiple of 60) also by bucket."""
+        return await self._ask(_ledger(from_, to, bucket, service))
+
+    # --- what others keep ---
+
+    async def incidents(self, state: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Incident]:
+        """Newest first."""
+        return await self._database.read(lambda conn: incident_store.incidents(conn, state, limit, cursor, self._base))
+
+    async def incident(self, incident_id: str) -> Incident | None:
+        """One incident with the reason of every transition."""
+        return await self._database.read(lambda conn: incident_store.incident(conn, incident_id, self._base))
+
+    async def notices(self, incident: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Notice]:
+        """Newest first, with their delivery attempts."""
+        return await self._database.read(lambda conn: outbox_store.notices(conn, incident, limit, cursor))
+
+    async def notice(self, notice_id: str) -> Notice | None:
+        """One notice with its body and every delivery attempt."""
+        return await self._database.read(lambda conn: outbox_store.notice(conn, notice_id))
+
+    async def replays(self, limit: int = 50, cursor: str | None = None) -> Page[Replay]:
+        """Newest first."""
+        return await self._database.read(lambda conn: replay_store.replays(conn, limit, cursor, self._base))
+
+    async def replay(self, replay_id: str) -> Replay | None:
+        """One replay with its orders."""
+        return await self._database.read(lambda conn: replay_store.replay(conn, replay_id, self._base))
+
+    async def instances(self, limit: int = 50, cursor: str | None = None) -> Page[Instance]:
+        """Newest first."""
+        return await self._database.read(lambda conn: instance_store.instances(conn, limit, cursor))
+
+    async def instance(self, instance_id: str) -> Instance | None:
+        """One instance with the functions it registered."""
+        return await self._database.read(lambda conn: instance_store.instance(conn, instance_id))
+
+    async def audit(self, limit: int = 50, cursor: str | None = None) -> Page[AuditRow]:
+        """Newest first."""
+        return await self._ask(_audit(limit, cursor))
+
+
+def _tasks(
+    sql: str,
+    params: list[Any],
+    from_: int | None,
+    to: int | None,
+    limit: int,
+    cursor: str | None,
+    base: str,
+    searched: str | None,
+) -> Question[Page[Task]]:
+    bounds = ["1"]
+    values: list[object] = []
+    for column, value in (("task.began_at >= ?", from_), ("task.began_at < ?", to)):
+        if value is not None:
+            bounds.append(column)
+            values.append(value)
+    if cursor is not None:
+        began_at, task = _cursor(cursor)
+        bounds.append("(task.began_at, task.id) < (?, ?)")
+        values += [began_at, task]
+    rows = yield (
+        f"SELECT task.* FROM task WHERE {sql} AND {' AND '.join(bounds)} ORDER BY task.began_at DESC, task.id DESC LIMIT ?",
+        [*params, *values, limit + 1],
+    )
+    found = yield from shown.neighbours(rows[:limit])
+    items = [shown.resource(row, found, base) for row in rows[:limit]]
+    more = f"{rows[limit - 1]['began_at']:x}.{rows[limit - 1]['id'].hex()}" if len(rows) > limit else None
+    return Page(items=items, next_cursor=more, searched=searched)
+
+
+def _cursor(cursor: str) -> tuple[int, bytes]:
+    """The last row of the page before. Raises ValueError in words."""
+    try:
+        began_at, task = cursor.split(".")
+        return int(began_at, 16), bytes.fromhex(task)
+    except ValueError:
+        raise ValueError("cursor is no next_cursor of this list; leave it out to begin anew") from None
+
+
+def _row(task_id: str) -> Question[sqlite3.Row | None]:
+    if is_uuid(task_id):
+        rows = yield "SELECT * FROM task WHERE id = ?", (blob(task_id),)
+    else:
+        rows = yield "SELECT task.* FROM external JOIN task ON task.id = external.task WHERE text = ? LIMIT 1", (task_id,)
+    return rows[0] if rows else None
+
+
+def _task(task_id: str, base: str) -> Question[Task | None]:
+    row = yield from _row(task_id)
+    return None if row is None else (yield from shown.full(row, base))
+
+
+def _history(task_id: str) -> Question[list[HistoryEntry] | None]:
+    row = yield from _row(task_id)
+    return None if row is None else (yield from shown.history(row))
+
+
+def _last_event_at() -> Question[int | None]:
+    rows = yield "SELECT value FROM mark WHERE name = 'last_event_at'", ()
+    return int(rows[0]["value"]) if rows else None
+
+
+def _ledger(from_: int, to: int, bucket: float | None, service: str | None) -> Question[Ledger]:
+    width = int((bucket or 60) // 60)
+    first, last = from_ // MINUTE_NS, -(-to // MINUTE_NS)
+    sums = ", ".join(f"sum({column}) AS {column}" for column in COLUMNS)
+    params: list[Any] = [width, width, first, last]
+    only = ""
+    if service is not None:
+        only = " AND type IN (SELECT id FROM type WHERE service = ?)"
+        params.append(service)
+    rows = yield (
+        f"SELECT minute / ? * ? AS at, {sums} FROM ledger WHERE minute >= ? AND minute < ?{only} GROUP BY 1 ORDER BY 1",
+        params,
+    )
+    buckets = [_bucket(row) for row in rows]
+    total = {column: sum(getattr(one, column) for one in buckets) for column in COLUMNS}
+    settled = {"failed": total.pop("settled_failed"), "gap": total.pop("settled_gap")}
+    terms = sum(total[term] for term in ("succeeded", "failed", "cancelled", "in_time", "gap"))
+    kept = buckets if bucket is not None else []
+    return Ledger(from_=from_, to=to, tasks=terms, settled=settled, bucket=bucket, buckets=kept, **total)
+
+
+def _bucket(row: sqlite3.Row) -> Bucket:
+    counted = {column: row[column] for column in COLUMNS}
+    tasks = sum(counted[term] for term in ("succeeded", "failed", "cancelled", "in_time", "gap"))
+    return Bucket(at=row["at"] * MINUTE_NS, tasks=tasks, **counted)
+
+
+def _audit(limit: int, cursor: str | None) -> Question[Page[AuditRow]]:
+    rows = yield "SELECT * FROM audit WHERE n < ? ORDER BY n DESC LIMIT ?", (page_mark(cursor), limit + 1)
+    items = [AuditRow(**{name: row[name] for name in AuditRow.__struct_fields__}) for row in rows[:limit]]
+    return Page(items=items, next_cursor=mark_of(rows[limit - 1]["n"]) if len(rows) > limit else None)

@@ -1,0 +1,154 @@
+"""A recorded task as the rules of replay see it: read from its own row, its process, its function and its chain of orders.
+
+Rules: everything a verdict rests on is read in one transaction. For the page that is one consistent read; for the act it is the
+transaction that makes the order, so nothing can change between the verdict and the order.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from looseends_daemon.core.facts import View, view_of
+from looseends_daemon.core.judgements import ended_well
+from looseends_daemon.core.orders import shown
+from looseends_daemon.core.replay import Recorded, Replayability, Sibling, decide
+from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS, Value
+from looseends_daemon.store.cells import InstanceIds
+from looseends_daemon.store.codes import text, word
+from looseends_daemon.store.facts import cells_of
+from looseends_daemon.store.instances import live_instances, offers
+from looseends_daemon.store.questions import Question, ask, ask_async
+
+WELL = ("finished_late", "retried", "replayed")
+"""Settlements by which the work was done; a dismissal is none."""
+SIBLINGS_MAX = 200
+
+
+class Source(Value, frozen=True):
+    """A recorded task with what an order for it must carry."""
+
+    task: bytes
+    root: bytes
+    depth: int
+    recorded: Recorded
+
+
+_AROUND = """
+    SELECT t.verdict, t.settled, i.state AS instance_state, i.host, i.pid, f.signature, f.code, r.root, r.depth
+    FROM task t LEFT JOIN instance i ON i.no = t.instance
+        LEFT JOIN function f ON f.instance = t.instance AND f.name = ?2
+        LEFT JOIN replay_order r ON r.id = t.id
+    WHERE t.id = ?1"""
+
+
+def source(task: bytes, view: View) -> Question[Source | None]:
+    """The recorded task as the rules see it; None: there is no such task. `view` is what its facts say, arguments included."""
+    rows = yield _AROUND, (task, view.name)
+    if not rows:
+        return None
+    row, said = rows[0], view.opening
+    root = bytes(row["root"] or task)
+    recorded = Recorded(
+        name=view.name,
+        service=view.service,
+        environment=view.environment,
+        queue=said.get("queue"),
+        state=view.state,
+        verdict=word(VERDICTS, row["verdict"]),
+        ended_well=ended_well(view) or word(SETTLEMENTS, row["settled"]) in WELL,
+        dropped=view.dropped is not None,
+        instance_state=row["instance_state"],
+        where=_where(row),
+        args=said.get("args"),
+        not_replayable_because=said.get("not_replayable_because"),
+        signature=row["signature"],
+        code=said.get("code") or row["code"],
+        siblings=(yield from siblings(root, task)),
+        depth=row["depth"] or 0,
+        live_instances=(yield from live_instances(view.service, view.environment)),
+    )
+    return Source(task=task, root=root, depth=row["depth"] or 0, recorded=recorded)
+
+
+def source_now(conn: sqlite3.Connection, task: bytes) -> Source | None:
+    """The same inside a writing transaction, facts and all."""
+    view = view_now(conn, task)
+    return None if view is None else ask(conn, source(task, view))
+
+
+def view_now(conn: sqlite3.Connection, task: bytes) -> View | None:
+    """What the facts of a task say, arguments included; None: there is no such task."""
+    row = conn.execute("SELECT * FROM task WHERE id = ?", (task,)).fetchone()
+    return None if row is None else view_of(cells_of(conn, row, InstanceIds(conn), full=True))
+
+
+def went_well(conn: sqlite3.Connection, tasks: Iterable[bytes]) -> bool:
+    """Whether one of these tasks ended well, itself or through a later attempt or replay."""
+    for task in set(tasks):
+        row = conn.execute("SELECT settled FROM task WHERE id = ?", (task,)).fetchone()
+        view = view_now(conn, task) if row is not None else None
+        if view is not None and (ended_well(view) or word(SETTLEMENTS, row["settled"]) in WELL):
+            return True
+    return False
+
+
+def _where(row: sqlite3.Row) -> str:
+    if row["instance_state"] is None:
+        return "no process is known for it"
+    host = row["host"] or "an unnamed host"
+    place = host if row["pid"] is None else f"{host}, pid {row['pid']}"
+    return place if row["instance_state"] == "alive" else f"{place}, {row['instance_state']}"
+
+
+def siblings(root: bytes, task: bytes) -> Question[tuple[Sibling, ...]]:
+    """The newest SIBLINGS_MAX orders of a chain, oldest first, without the order that made `task` itself."""
+    rows = yield (
+        "SELECT o.id, o.state, t.state AS task_state, t.verdict FROM replay_order o LEFT JOIN task t ON t.id = o.id"
+        " WHERE o.root = ? AND o.id != ? ORDER BY o.created_at DESC LIMIT ?",
+        (root, task, SIBLINGS_MAX),
+    )
+    return tuple(
+        Sibling(order=text(row["id"]), state=shown_state(row), verdict=word(VERDICTS, row["verdict"])) for row in reversed(rows)
+    )
+
+
+def shown_state(row: sqlite3.Row) -> str:
+    """The state people see, from a row with an order's `state` and its new task's `task_state` and `verdict`."""
+    return shown(row["state"], word(STATES, row["task_state"]), word(VERDICTS, row["verdict"]))
+
+
+def replayable(found: Source, edited: Mapping[str, Any] | None = None, without: str | None = None) -> Question[Replayability]:
+    """May it run again now? `without`: an order of the chain that is being decided right now and is not counted."""
+    task = found.recorded
+    if without is not None:
+        left = tuple(sibling for sibling in task.siblings if sibling.order != without)
+        task = msgspec.structs.replace(task, siblings=left)
+    able = yield from offers(task.name, task.environment)
+    return decide(task, able, edited)
+
+
+async def replayability(conn: aiosqlite.Connection, task: bytes, view: View) -> tuple[bool, str | None]:
+    """(replayable, not_replayable_because) of a task resource. What only needs a person's word counts as replayable."""
+
+    def question() -> Question[Replayability | None]:
+        found = yield from source(task, view)
+        return None if found is None else (yield from replayable(found))
+
+    verdict = await ask_async(conn, question())
+    if verdict is None:
+        return False, "there is no such task"
+    if verdict.answer == "blocked":
+        return False, "; ".join(reason.words for reason in verdict.reasons)
+    return True, None
+
+
+def lineage(task: bytes) -> Question[tuple[str | None, list[str]]]:
+    """(replay_of, replays) of a task: what it runs again, and the orders made for it, oldest first."""
+    made = yield "SELECT task FROM replay_order WHERE id = ?", (task,)
+    orders = yield "SELECT id FROM replay_order WHERE task = ? ORDER BY created_at LIMIT ?", (task, SIBLINGS_MAX)
+    return (text(made[0]["task"]) if made else None), [text(row["id"]) for row in orders]
