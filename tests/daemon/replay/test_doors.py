@@ -1,0 +1,214 @@
+"""The doors of instances and orders over a real server: who may pass, what is answered, what mistakes are told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from looseends.wire import order_mac
+from looseends_daemon.config.settings import Server, Settings
+from looseends_daemon.core.policy import Policy
+from looseends_daemon.http import ingest, instances, orders
+from looseends_daemon.http.access import Access
+from looseends_daemon.http.server import Context, listen, make_app
+from looseends_daemon.store import access
+
+ID = "01234567-89ab-8def-8123-456789abcdef"
+NOBODY = "01234567-89ab-8def-8123-0000000000ff"
+SEND = {"name": "mail.send", "signature": "(order_id)", "code": None, "replay": "yes", "caution": None, "via": None}
+
+
+class Served:
+    """A world behind a server; every call is (status, JSON)."""
+
+    def __init__(self, world: Any, socket: str, tcp: str) -> None:
+        self.world, self._socket, self._tcp = world, socket, tcp
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None, tcp: bool = False, key: str | None = None
+    ) -> tuple[int, Any]:
+        """One request, over the unix socket unless a token or `tcp` says otherwise."""
+        over_tcp = tcp or token is not None
+        connector = None if over_tcp else aiohttp.UnixConnector(self._socket)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers |= {"Idempotency-Key": key} if key else {}
+        base = self._tcp if over_tcp else "http://localhost"
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"{base}/api/v1{path}", json=body, headers=headers) as response,
+        ):
+            return response.status, await response.json(content_type=None)
+
+    async def token(self, role: str, service: str | None = None) -> str:
+        """A new token's text."""
+        text: str = await self.world.database.write(
+            lambda conn: access.create_token(conn, role=role, service=service, name="", now=self.world.now)
+        )
+        return text
+
+    async def lost_task(self, instance: str = ID, **how: Any) -> str:
+        """A task of a dead instance, and a live one (`instance`) that came this way (`how`) and offers its function."""
+        task: str = await self.world.lost(SEND)
+        status, _ = await self.call("POST", "/events", {"instance": {"id": instance, "service": "shop"}}, **how)
+        assert status == 200
+        assert (await self.call("PUT", f"/instances/{instance}/functions", [SEND], **how))[0] == 200
+        return task
+
+
+@pytest.fixture
+async def served(world: Any, state_dir: Path) -> AsyncIterator[Served]:
+    context = Context(
+        database=world.database,
+        reader=None,  # type: ignore[arg-type]  # no door here reads pages
+        commands=world.commands,
+        settings=Settings(server=Server()),
+        access=Access(world.database),
+        policy=Policy(),
+        started_at=world.now,
+        render_sign_in=lambda error, next_path: "",
+        wake=lambda: None,
+        ready=list,
+        now=lambda: world.now,
+    )
+    routes = [*ingest.routes(context), *instances.routes(context), *orders.routes(context)]
+    socket = f"{state_dir}/le.sock"
+    listener = await listen(make_app(routes, context), ["127.0.0.1:0", f"unix:{socket}"], limits=context.limits)
+    yield Served(world, socket, listener.addresses[0])
+    await listener.close(0.5)
+
+
+async def test_an_order_is_announced_listed_claimed_and_answered(served: Served) -> None:
+    task = await served.lost_task()
+    beat = {"at": 0, "last_seq": 3, "open": 1, "ended": 2, "dropped": 0, "backlog": 0, "loop_lag_ms": 1.5}
+    assert await served.call("PUT", f"/instances/{ID}/heartbeat", beat) == (200, {"orders": 0, "stacks": []})
+    replay = await served.world.commands.replay_task(task, served.world.operator)
+    assert await served.call("PUT", f"/instances/{ID}/heartbeat", beat) == (200, {"orders": 1, "stacks": []})
+    status, listed = await served.call("GET", f"/instances/{ID}/orders")
+    assert (status, listed["items"][0]["id"]) == (200, replay.items[0].id)
+    status, given = await served.call("POST", f"/orders/{replay.items[0].id}/claim", {"instance": ID})
+    assert (status, given) == (200, {"order": listed["items"][0], "fence": 1, "mac": None})
+    status, again = await served.call("POST", f"/orders/{replay.items[0].id}/claim", {"instance": ID})
+    assert status == 409 and "claimed already" in again["detail"]
+    for fence, counted in ((2, False), (1, True)):
+        said = {"fence": fence, "outcome": "refused", "detail": "signature differs"}
+        _, answer = await served.call("POST", f"/orders/{replay.items[0].id}/result", said)
+        assert answer["counted"] is counted
+    (row,) = await served.world.rows("SELECT last_seq, open, loop_lag_ms FROM instance WHERE id = ?", ID)
+    assert tuple(row) == (3, 1, 1.5)
+
+
+async def test_who_comes_by_token_gets_a_mac_that_proves_the_daemon(served: Served) -> None:
+    token = await served.token("ingest", "shop")
+    task = await served.lost_task(token=token)
+    order = (await served.world.commands.replay_task(task, served.world.operator)).items[0].id
+    status, given = await served.call("POST", f"/orders/{order}/claim", {"instance": ID}, token=token)
+    assert status == 200
+    assert given["mac"] == order_mac(token.split(".")[2], given["order"], ID)
+    assert given["mac"] != order_mac(token.split(".")[2], given["order"], NOBODY)
+
+
+async def test_plain_loopback_gets_no_order(served: Served) -> None:
+    task = await served.lost_task(tcp=True)
+    with pytest.raises(Exception, match="cannot be replayed") as refused:
+        await served.world.commands.replay_task(task, served.world.operator)
+    assert refused.value.reasons[0].startswith("not_proven: ")  # type: ignore[attr-defined]
+
+
+async def test_nobody_takes_an_order_for_an_instance_that_is_not_theirs(served: Served) -> None:
+    token, other = await served.token("ingest", "shop"), await served.token("ingest", "shop")
+    task = await served.lost_task(token=token)
+    order = (await served.world.commands.replay_task(task, served.world.operator)).items[0].id
+    for way in ({"token": other}, {"tcp": True}, {}):
+        assert (await served.call("POST", f"/orders/{order}/claim", {"instance": ID}, **way))[0] == 403
+        assert (await served.call("GET", f"/instances/{ID}/orders", **way))[0] == 403
+        assert (await served.call("PUT", f"/instances/{ID}/heartbeat", {}, **way))[0] == 403
+        assert (await served.call("PUT", f"/instances/{ID}/functions", [], **way))[0] == 403
+        assert (await served.call("DELETE", f"/instances/{ID}", {}, **way))[0] == 403
+    assert (await served.call("POST", f"/orders/{order}/claim", {"instance": ID}, token=token))[0] == 200
+    for way in ({"token": other}, {"tcp": True}, {}):
+        said = {"fence": 1, "outcome": "refused"}
+        assert (await served.call("POST", f"/orders/{order}/result", said, **way))[0] == 403
+    (row,) = await served.world.rows("SELECT state FROM replay_order")
+    assert row["state"] == "claimed"
+
+
+async def test_an_unknown_instance_is_asked_for_a_batch_first(served: Served) -> None:
+    for method, path, body in (
+        ("PUT", f"/instances/{NOBODY}/heartbeat", {}),
+        ("PUT", f"/instances/{NOBODY}/functions", [SEND]),
+        ("DELETE", f"/instances/{NOBODY}", {}),
+        ("GET", f"/instances/{NOBODY}/orders", None),
+        ("POST", f"/orders/{NOBODY}/claim", {"instance": NOBODY}),
+    ):
+        status, problem = await served.call(method, path, body)
+        assert status == 404 and "send a batch first" in problem["detail"], (method, path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "pointer"),
+    [
+        ("PUT", f"/instances/{ID}/heartbeat", {"open": -1}, 422, "/open"),
+        ("PUT", f"/instances/{ID}/heartbeat", {"backlog": "3"}, 422, "/backlog"),
+        ("PUT", f"/instances/{ID}/heartbeat", {"loop_lag_ms": True}, 422, "/loop_lag_ms"),
+        ("PUT", f"/instances/{ID}/heartbeat", [1], 422, ""),
+        ("PUT", f"/instances/{ID}/functions", {"name": "f"}, 422, ""),
+        ("PUT", f"/instances/{ID}/functions", [SEND] * 1_001, 422, ""),
+        ("PUT", f"/instances/{ID}/functions", [SEND, {**SEND, "name": "x" * 201}], 422, "/1/name"),
+        ("PUT", f"/instances/{ID}/functions", [{**SEND, "replay": "no"}], 422, "/0/replay"),
+        ("PUT", f"/instances/{ID}/functions", [{"name": "f"}], 422, "/0/replay"),
+        ("PUT", f"/instances/{ID}/functions", ["f"], 422, "/0"),
+        ("DELETE", f"/instances/{ID}", {"reason": "bored"}, 422, "/reason"),
+        ("DELETE", f"/instances/{ID}", {"void": [1, -1]}, 422, "/void"),
+        ("POST", f"/orders/{NOBODY}/claim", {}, 422, "/instance"),
+        ("POST", f"/orders/{NOBODY}/result", {"fence": 1, "outcome": "done"}, 422, "/outcome"),
+        ("POST", f"/orders/{NOBODY}/result", {"outcome": "started"}, 422, "/fence"),
+        ("POST", f"/orders/{NOBODY}/result", {"fence": 1, "outcome": "started"}, 404, None),
+        ("POST", "/orders/nonsense/claim", {"instance": ID}, 404, None),
+    ],
+)
+async def test_each_mistake_is_named_with_its_place(
+    served: Served, method: str, path: str, body: Any, status: int, pointer: str | None
+) -> None:
+    await served.lost_task()
+    got, problem = await served.call(method, path, body)
+    assert got == status, problem
+    if pointer is not None:
+        assert pointer in [entry["pointer"] for entry in problem["errors"]]
+
+
+async def test_functions_are_replaced_as_a_whole(served: Served) -> None:
+    await served.lost_task()
+    await served.call("PUT", f"/instances/{ID}/functions", [{**SEND, "name": "other"}])
+    rows = await served.world.rows("SELECT f.name FROM function f JOIN instance i ON i.no = f.instance WHERE i.id = ?", ID)
+    assert [row["name"] for row in rows] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "adopted", "words"), [("exit", 0, "said goodbye"), ("killed", 0, "was killed"), ("adopted", 1, "another process")]
+)
+async def test_a_goodbye_says_why(served: Served, reason: str, adopted: int, words: str) -> None:
+    await served.lost_task()
+    goodbye = {"reason": reason, "last_seq": 9, "open": [NOBODY], "void": [4]}
+    assert (await served.call("DELETE", f"/instances/{ID}", goodbye))[0] == 204
+    (row,) = await served.world.rows("SELECT state, reason, adopted, last_seq, open FROM instance WHERE id = ?", ID)
+    assert (row["state"], row["adopted"], row["last_seq"], row["open"]) == ("gone", adopted, 9, 1)
+    assert words in row["reason"]
+
+
+async def test_a_person_decides_an_unknown_outcome_with_an_operator_token(served: Served) -> None:
+    task = await served.lost_task()
+    order = (await served.world.commands.replay_task(task, served.world.operator)).items[0].id
+    await served.call("POST", f"/orders/{order}/claim", {"instance": ID})
+    await served.call("DELETE", f"/instances/{ID}", {"reason": "killed"})
+    await served.world.replayer.run_once(served.world.later(1))
+    operator, viewer = await served.token("operator"), await served.token("viewer")
+    path, body = f"/orders/{order}/resolve", {"as": "ran", "note": "it is in the mailbox"}
+    assert (await served.call("POST", path, body, token=viewer, key="12345678"))[0] == 403
+    assert (await served.call("POST", path, body, token=operator))[0] == 400
+    assert (await served.call("POST", path, {"as": "perhaps"}, token=operator, key="12345678"))[0] == 422
+    status, replay = await served.call("POST", path, body, token=operator, key="12345679")
+    assert (status, replay["items"][0]["state"], replay["counts"]["ran"]) == (200, "ran", 1)
