@@ -1,0 +1,1 @@
+"""The HTTP face: server, guard, ingest, API."""

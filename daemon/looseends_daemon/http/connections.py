@@ -1,0 +1,87 @@
+"""Single connections: how one is served, what bytes that are no request are answered with, and how one too many is sent away.
+
+Rules: a refusal below the routes looks like every other one (problem+json, our headers, no inside); it is logged without a
+traceback, since what a stranger sends must not fill a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
+
+from looseends_daemon.http.answers import ENCODINGS, Limits, problem_response
+from looseends_daemon.http.errors import ProblemError, phrase
+from looseends_daemon.http.guard import Peer, secured
+from looseends_daemon.http.quiet import OnceAMinute
+
+LINGER_S_MAX = 2.0
+DETAIL_CHARS_MAX = 200
+_FULL_BODY = b'{"type":"about:blank","title":"Too many connections","status":503,"detail":"try again in a second"}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b" % (len(_FULL_BODY), _FULL_BODY)
+)
+
+
+class Connection(web.RequestHandler):
+    """One connection of aiohttp's, within our limits and with our words."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self.peer: Peer | None = None
+        super().__init__(
+            server,
+            loop=loop,
+            logger=_log(),
+            access_log=None,  # type: ignore[arg-type]  # as aiohttp's own runner passes it
+            keepalive_timeout=limits.idle_s_max,
+            lingering_time=LINGER_S_MAX,
+            max_line_size=limits.header_bytes_max,
+            max_field_size=limits.header_bytes_max,
+            max_headers=limits.headers_max,
+        )
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to what never became a request. Raises ConnectionError where an answer was already begun."""
+        problem = _problem(status, exc, message)
+        if status >= 500:
+            self.logger.error("a request failed before it reached a route", exc_info=exc)
+        else:
+            self.logger.warning("a request could not be read: %s", type(exc).__name__ if exc else status)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was already begun")
+        response = secured(problem_response(problem), page=False)
+        response.force_close()
+        return response
+
+
+def _problem(status: int, exc: BaseException | None, message: str | None) -> ProblemError:
+    if isinstance(exc, ContentEncodingError):
+        return ProblemError(415, detail=f"Content-Encoding is one of {', '.join(ENCODINGS)}")
+    if status >= 500:
+        return ProblemError(status, detail="something unexpected happened inside; the daemon's log has the details")
+    words = " ".join((message or phrase(status)).split()).removesuffix(":")
+    return ProblemError(status, "Malformed request", f"this is no HTTP request: {words[:DETAIL_CHARS_MAX]}")
+
+
+class TurnedAway(asyncio.Protocol):
+    """The protocol of a connection too many: it says so and ends."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Answer before anything was asked, and close."""
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(_FULL)
+        transport.close()
+
+
+def _log() -> logging.Logger:
+    log = logging.getLogger("looseends.http.connections")
+    if not any(isinstance(kept, OnceAMinute) for kept in log.filters):
+        log.addFilter(OnceAMinute())
+    return log

@@ -1,0 +1,39 @@
+"""What every handler may reach: one value, made by `app.py`, handed to each list of routes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from looseends_daemon.config.settings import Settings
+from looseends_daemon.core.policy import Policy
+from looseends_daemon.core.resources import Commands, Reader
+from looseends_daemon.http.access import Access
+from looseends_daemon.http.answers import Limits
+from looseends_daemon.store.connection import Database
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """The daemon as the HTTP side sees it. Times are ns.
+
+    `wake()` is called after every stored batch; `ready()` names in words what is not ready (empty: all is);
+    `render_sign_in(error, next_path)` makes the sign-in page.
+    """
+
+    database: Database
+    reader: Reader
+    commands: Commands
+    settings: Settings
+    access: Access
+    policy: Policy
+    started_at: int
+    wake: Callable[[], None]
+    ready: Callable[[], list[str]]
+    render_sign_in: Callable[[str | None, str], str]
+    instances: Any = None
+    now: Callable[[], int] = time.time_ns
+    limits: Limits = field(default_factory=Limits)
+    version: str = ""

@@ -1,0 +1,128 @@
+"""`POST /api/v1/events`: what clients and shell users report, answered only after it is on disk.
+
+Rules: the answer 200 means committed. One bad event is one `rejected` entry and never holds up its neighbours; only a body that
+is no JSON at all (400), too large (413), of another type (415) or without a usable envelope (422) is refused as a whole. In
+NDJSON every line stands for itself, so even a line that does not parse is one entry; there `index` is the line, from 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+
+from looseends.wire import EVENTS_MAX, Batch, Problem, Refused, check_batch
+from looseends_daemon.core.resources import Actor
+from looseends_daemon.core.routing import Route
+from looseends_daemon.http.answers import decode_json, json_response
+from looseends_daemon.http.context import Context
+from looseends_daemon.http.errors import ProblemError
+from looseends_daemon.store.facts import Applied, OwnershipRefused, apply_batch
+from looseends_daemon.store.orders import waiting_for
+from looseends_daemon.store.questions import ask
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+WARNINGS_MAX = 100
+
+
+def routes(context: Context) -> list[Route]:
+    """The one door of events."""
+
+    async def post_events(request: web.Request) -> web.Response:
+        body = await request.read()
+        batch = read_batch(body, request.content_type, context.now())
+        applied, orders = await _store(context, batch, request["actor"], len(body))
+        context.wake()
+        return json_response(_answer(batch, applied, orders))
+
+    return [Route(method="POST", path="/api/v1/events", role="ingest", handler=post_events)]
+
+
+def read_batch(body: bytes, content_type: str, now: int) -> Batch:
+    """A body as a checked batch. Raises ProblemError 400, 413, 415, 422."""
+    try:
+        if content_type == JSON:
+            document = decode_json(body)
+            _check_count(document)
+            return check_batch(document, now)
+        if content_type == NDJSON:
+            return _read_lines(body, now)
+    except Refused as refused:
+        entry = {"pointer": refused.pointer, "detail": refused.detail}
+        detail = f"{refused.pointer or 'the body'} {refused.detail}"
+        raise ProblemError(422, "The batch cannot be used", detail, [entry]) from None
+    raise ProblemError(415, detail=f"Content-Type is {JSON} or {NDJSON}, not {content_type[:80]!r}")
+
+
+def _check_count(document: Any) -> None:
+    events = document.get("events") if isinstance(document, dict) else document
+    if isinstance(events, list) and len(events) > EVENTS_MAX:
+        raise _too_many(len(events))
+
+
+def _too_many(count: int) -> ProblemError:
+    detail = f"{count} events; at most {EVENTS_MAX} are taken in one batch: send them in smaller ones"
+    return ProblemError(413, "Too many events", detail)
+
+
+def _read_lines(body: bytes, now: int) -> Batch:
+    """NDJSON -> Batch, with line numbers for indexes."""
+    lines = [(number, line) for number, line in enumerate(body.split(b"\n")) if line.strip()]
+    if len(lines) > EVENTS_MAX:
+        raise _too_many(len(lines))
+    numbers, events, rejected = [], [], []
+    for number, line in lines:
+        try:
+            events.append(decode_json(line))
+            numbers.append(number)
+        except ProblemError as problem:
+            rejected.append(Problem(number, "", problem.detail.replace("the body", "this line")))
+    batch = check_batch(events, now)
+    rejected += _at_lines(batch.rejected, numbers)
+    return batch._replace(
+        rejected=rejected,
+        warnings=_at_lines(batch.warnings, numbers),
+        indexes=[numbers[index] for index in batch.indexes],
+    )
+
+
+def _at_lines(problems: Iterable[Problem], numbers: list[int]) -> list[Problem]:
+    return [Problem(numbers[problem.index], problem.pointer, problem.detail) for problem in problems]
+
+
+def is_proven(actor: Actor) -> bool:
+    """Whether orders may go to this caller: an ingest token, or the unix socket with the daemon's uid or root's."""
+    return actor.token is not None or (actor.uid is not None and actor.uid in (0, os.geteuid()))
+
+
+async def _store(context: Context, batch: Batch, actor: Actor, size: int) -> tuple[Applied, int]:
+    """Fold and commit. Raises ProblemError 403 for somebody else's instance, StoreBusy."""
+    now, proven = context.now(), is_proven(actor)
+    orders = waiting_for(batch.instance["id"], now) if batch.instance is not None and proven else None
+    try:
+        return await context.database.write(
+            lambda conn: (
+                apply_batch(conn, batch, actor=actor, now=now, policy=context.policy, proven=proven),
+                0 if orders is None else ask(conn, orders),
+            ),
+            size=size,
+        )
+    except OwnershipRefused as refused:
+        raise ProblemError(403, "Not your instance", str(refused), [{"pointer": "/instance", "detail": str(refused)}]) from None
+
+
+def _answer(batch: Batch, applied: Applied, orders: int) -> dict[str, Any]:
+    return {
+        "accepted": applied.accepted,
+        "duplicates": applied.duplicates,
+        "warnings": _entries(batch.warnings[:WARNINGS_MAX]),
+        "rejected": _entries(sorted((*batch.rejected, *applied.rejected), key=lambda problem: problem.index)),
+        "orders": orders,
+    }
+
+
+def _entries(problems: Iterable[Problem]) -> list[dict[str, object]]:
+    return [problem.as_json() for problem in problems]
