@@ -1,0 +1,203 @@
+"""The daemon's command line: serve, config, token. Heavy imports stay inside the command that needs them.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line that says what to do, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from looseends.errors import LooseEndsError, UsageError
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+TOP = """\
+every task that was started is accounted for, and if we cannot account for it, we say so
+
+  looseends serve                          start the daemon and its dashboard; needs no configuration
+  looseends config check config.toml       find every mistake in a configuration, with its line
+  looseends token create --role ingest --service shop-web
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not hasattr(args, "run"):
+        parser.print_help()
+        return USAGE
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except UsageError as error:
+        return _say(error, USAGE)
+    except LooseEndsError as error:
+        return _say(error, FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _say(error: LooseEndsError, code: int) -> int:
+    hint = f" ({error.hint})" if error.hint else ""
+    print(f"looseends: {error}{hint}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="looseends", description=TOP, formatter_class=raw)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _serve_parser(commands, raw)
+    _config_parser(commands, raw)
+    _token_parser(commands, raw)
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _serve_parser(commands: Any, raw: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="start the daemon and its dashboard",
+        formatter_class=raw,
+        description="Start the daemon. Without a configuration it listens on 127.0.0.1:3637 and a unix socket,\n"
+        "keeps everything in one SQLite file of yours, and prints a link that signs you in.",
+        epilog="example:\n  looseends serve -c /etc/looseends.toml --listen 127.0.0.1:3637 --db /var/lib/looseends.db",
+    )
+    serve.add_argument("-c", dest="config", metavar="CONFIG", help="configuration file (TOML); see config.example.toml")
+    serve.add_argument(
+        "--listen", action="append", default=[], metavar="ADDRESS", help='"127.0.0.1:3637" or "unix:PATH"; may be repeated'
+    )
+    serve.add_argument("--db", metavar="PATH", help="database file; made if it is missing")
+    serve.set_defaults(run=_serve)
+
+
+def _config_parser(commands: Any, raw: Any) -> None:
+    config = commands.add_parser("config", help="check, show or make a configuration", formatter_class=raw)
+    acts = config.add_subparsers(title="acts", metavar="ACT", required=True)
+    check = acts.add_parser(
+        "check", help="name every mistake with its line", epilog="example: looseends config check config.toml"
+    )
+    check.add_argument("file")
+    check.set_defaults(run=_config_check)
+    show = acts.add_parser("show", help="print what is in force, secrets masked")
+    show.add_argument("-c", dest="config", metavar="CONFIG")
+    show.set_defaults(run=_config_show)
+    init = acts.add_parser("init", help="print a commented example", epilog="example: looseends config init > config.toml")
+    init.set_defaults(run=_config_init)
+
+
+def _token_parser(commands: Any, raw: Any) -> None:
+    token = commands.add_parser("token", help="make, list or revoke access tokens", formatter_class=raw)
+    acts = token.add_subparsers(title="acts", metavar="ACT", required=True)
+    create = acts.add_parser(
+        "create",
+        help="make a token and print it, once, alone on standard output",
+        formatter_class=raw,
+        epilog="example:\n  looseends token create --role ingest --service shop-web > /run/secrets/looseends",
+    )
+    create.add_argument("--role", required=True, choices=("ingest", "viewer", "operator"))
+    create.add_argument("--service", help="the service an ingest token speaks for")
+    create.add_argument("--name", default="", help="what the audit log calls whoever uses it")
+    create.set_defaults(run=_token_create)
+    listed = acts.add_parser("list", help="list tokens, without their secrets")
+    listed.add_argument("--json", action="store_true", help="as JSON")
+    listed.set_defaults(run=_token_list)
+    revoke = acts.add_parser("revoke", help="end a token and its sessions", epilog="example: looseends token revoke 3f9c2a")
+    revoke.add_argument("id")
+    revoke.set_defaults(run=_token_revoke)
+    for act in (create, listed, revoke):
+        act.add_argument("-c", dest="config", metavar="CONFIG", help="configuration file that names the database")
+        act.add_argument("--db", metavar="PATH", help="database file")
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def _version(args: argparse.Namespace) -> int:
+    from importlib.metadata import version
+
+    print(version("looseends"))
+    return DONE
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from looseends_daemon import config
+
+    settings = config.load(args.config, os.environ)
+    return config.with_flags(settings, listen=tuple(getattr(args, "listen", ())), path=getattr(args, "db", None))
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from looseends_daemon.serve import serve
+
+    return serve(_settings(args))
+
+
+def _config_check(args: argparse.Namespace) -> int:
+    from looseends_daemon import config
+
+    config.load(args.file, os.environ)
+    print(f"{args.file}: nothing wrong")
+    return DONE
+
+
+def _config_show(args: argparse.Namespace) -> int:
+    from looseends_daemon import config
+
+    print(config.show(config.load(args.config, os.environ)), end="")
+    return DONE
+
+
+def _config_init(args: argparse.Namespace) -> int:
+    from looseends_daemon import config
+
+    print(config.render_example(), end="")
+    return DONE
+
+
+def _token_create(args: argparse.Namespace) -> int:
+    from looseends_daemon.store import access
+
+    with access.offline(_settings(args).storage.path) as conn:
+        token = access.create_token(conn, role=args.role, service=args.service, name=args.name, now=time.time_ns())
+    print(token)
+    return DONE
+
+
+def _token_list(args: argparse.Namespace) -> int:
+    from looseends.wire import format_time
+    from looseends_daemon.store import access
+
+    with access.offline(_settings(args).storage.path) as conn:
+        found = access.tokens(conn)
+    if args.json:
+        rows = [{"id": t.id, "role": t.role, "service": t.service, "name": t.name, "created_at": t.created_at} for t in found]
+        print(json.dumps([{**row, "created_at": format_time(int(row["created_at"] or 0))} for row in rows], indent=1))
+        return DONE
+    print(f"{'ID':<16} {'ROLE':<9} {'SERVICE':<20} {'NAME':<20} CREATED")
+    for token in found:
+        print(f"{token.id:<16} {token.role:<9} {token.service or '-':<20} {token.name:<20} {format_time(token.created_at)}")
+    return DONE
+
+
+def _token_revoke(args: argparse.Namespace) -> int:
+    from looseends_daemon.store import access
+
+    with access.offline(_settings(args).storage.path) as conn:
+        if not access.revoke_token(conn, args.id, now=time.time_ns()):
+            raise LooseEndsError(f"there is no live token {args.id!r}", hint="looseends token list shows them")
+    print(f"{args.id} is revoked")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

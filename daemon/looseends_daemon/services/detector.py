@@ -1,0 +1,69 @@
+"""The detector: judges what is due, hands what became of it to incidents, and says when to look again.
+
+Honest limits: a verdict is at most as early as its rules allow (core/detect) and as late as one commit; after a start or a
+freeze of the daemon nothing is judged for `grace`, so that nobody is called stuck whose end is still on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from looseends.wire import NS
+from looseends_daemon.core.incidents import AlertRules
+from looseends_daemon.core.policy import Policy
+from looseends_daemon.store import judgements
+from looseends_daemon.store.connection import Database
+from looseends_daemon.store.incidents import absorb, advance
+from looseends_daemon.store.judgements import Times
+
+if TYPE_CHECKING:
+    import sqlite3
+
+PASSES_MAX = 40
+FREEZE_S = 5.0
+
+
+class Detector:
+    """Judges tasks on a database. `rules` gives the alert rules in force; `notices` is called when notices may wait."""
+
+    def __init__(
+        self, database: Database, policy: Policy, rules: Callable[[], AlertRules], *, started_at: int, freeze_s: float = FREEZE_S
+    ) -> None:
+        self._database = database
+        self.policy = policy
+        self._rules = rules
+        self._heard_since = started_at
+        self._ready_at = started_at + int(policy.grace * NS)
+        self._promised: int | None = None
+        self._freeze_s = freeze_s
+        self.on_notices: Callable[[], None] = lambda: None
+
+    async def run_once(self, now: int) -> int | None:
+        """Judge everything due at `now`; returns when the next task or incident is due (ns)."""
+        self._notice_freeze(now)
+        times = Times(now=now, heard_since=self._heard_since, ready_at=self._ready_at)
+        due: int | None = None
+        for _ in range(PASSES_MAX):
+            more, due, changed = await self._database.write(lambda conn: self._pass(conn, times))
+            if changed:
+                self.on_notices()
+            if not more:
+                break
+        self._promised = None if due is None else max(due, now)
+        return due
+
+    def _notice_freeze(self, now: int) -> None:
+        """We are called far later than we asked for: we were stopped, and what was sent meanwhile has not been read yet."""
+        if self._promised is not None and now - self._promised > self._freeze_s * NS:
+            self._heard_since = now
+            self._ready_at = now + int(self.policy.grace * NS)
+
+    def _pass(self, conn: sqlite3.Connection, times: Times) -> tuple[bool, int | None, bool]:
+        """Judgements, incidents and their notices: one transaction. (more to do, when next, whether anything was written)"""
+        rules, before = self._rules(), conn.total_changes
+        judged = judgements.judge_due(conn, times, self.policy)
+        absorb(conn, times.now, list(judged.changes), rules)
+        next_incident = advance(conn, times.now, rules)
+        due = [at for at in (judgements.next_check(conn), next_incident) if at is not None]
+        return judged.more, min(due, default=None), conn.total_changes != before
