@@ -1,0 +1,1 @@
+"""Capture for other systems, one file each; imported only by `looseends.install`."""

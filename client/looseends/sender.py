@@ -1,0 +1,311 @@
+"""The one thread: reads the journal back, sends it in batches, keeps the instance known, adopts what the dead left.
+
+Rules:
+
+1. At least once: a record stays until its end was answered with 200. What the answer means:
+
+       200              taken; entries of `rejected` are counted and not sent again
+       413, 400, 4xx    the batch is halved; a single record refused for good is counted and not sent again
+       401 403 429 5xx  hold, back off
+       no answer        hold, back off (0.1 s doubling to 10 s, each with jitter)
+
+2. The first thing sent is a batch, empty if need be; a heartbeat answered 404 is followed by one.
+3. Idle, it sleeps until a record wakes it (a raw lock: releasing one is safe in signal handlers and finalisers), so a
+   first event leaves at once; busy, it gathers for 50 ms.
+4. Nothing leaves this thread but counts.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import trouble
+from .adoption import Adoption
+from .cursor import Batch, Cursors
+from .journal import Journal
+from .settings import Settings
+from .spec import REGISTRY
+from .transport import Answer, Transport
+from .wire import EVENTS_MAX, canonical
+
+if TYPE_CHECKING:
+    from .lifecycle import Process
+    from .replay import Orders
+
+GATHER_S = 0.05
+HEARTBEAT_S = 10.0
+HEARTBEAT_WITH_FUNCTIONS_S = 1.0
+BACK_OFF_S = (0.1, 10.0)
+OPEN_IDS_MAX = 1_000
+HOLD = (0, 401, 403, 408, 429)
+
+
+class Sender:
+    """One journal's way to the daemon. `start` once; `wake`, `flush`, `stop` from any thread."""
+
+    def __init__(self, process: Process, journal: Journal, instance: dict[str, Any], settings: Settings) -> None:
+        self._process, self._journal, self.instance, self._settings = process, journal, instance, settings
+        self.transport = Transport(settings)
+        self._cursors = Cursors(journal)
+        self._wake = _thread.allocate_lock()
+        self._wake.acquire()
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._stopping = False
+        self._stop_by = 0.0
+        self._flushing = False
+        self._clean_at = -1.0  # start of the last look that found nothing unsent
+        self._unsent = 0
+        self._known = False  # this connection's daemon has had a batch of ours
+        self._functions = -1
+        self._heartbeat_at = 0.0
+        self._try_at = 0.0
+        self._back_off = BACK_OFF_S[0]
+        self._events_max = EVENTS_MAX
+        self._adoption = Adoption(journal, self.transport, self._held)
+        self._orders: Orders | None = None
+
+    def start(self) -> None:
+        """Start the thread; where that is no longer possible (interpreter shutdown), the spool keeps everything."""
+        thread = threading.Thread(target=self._run, name="looseends-sender", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            trouble.note("the sender's thread cannot start; the spool keeps the records", error)
+
+    def wake(self) -> None:
+        """There is something new. No lock, safe in signal handlers."""
+        self._process.idle = False
+        try:
+            self._wake.release()
+        except RuntimeError:  # it was awake already
+            return
+
+    def flush(self, timeout: float) -> int:
+        """Wait until what was recorded before this call is taken. -> records still unsent, 0 when all is taken."""
+        asked = time.monotonic()
+        self._flushing, self._try_at = True, 0.0
+        try:
+            while self._clean_at < asked:
+                self.wake()
+                if time.monotonic() - asked >= timeout or self._stopping:
+                    return max(1, self._unsent)
+                time.sleep(0.002)
+        finally:
+            self._flushing = False
+        return 0
+
+    def stop(self, timeout: float) -> bool:
+        """Send what is left, say goodbye, remove the folder; wait at most `timeout` seconds. -> whether all of it was done."""
+        self._stop_by = time.monotonic() + timeout
+        self._stopping = True
+        self.wake()
+        return self._done.acquire(timeout=max(0.0, timeout))
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection."""
+        self.transport.close()
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._sleep(self._cycle())
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever one cycle meets
+                trouble.note("sending", error)
+                self._sleep(BACK_OFF_S[1] if not self._stopping else 0)
+        try:
+            self._last_words()
+        except Exception as error:  # noqa: BLE001 - the folder stays for whoever adopts it
+            trouble.note("the goodbye failed", error)
+        finally:
+            self._done.release()
+
+    def _sleep(self, seconds: float) -> None:
+        """Until `seconds` have passed or somebody wakes us. After a record, wait a moment for its neighbours."""
+        if time.monotonic() >= self._try_at:  # while held back, new records need not wake anybody
+            self._process.idle = True
+            if self._cursors.unsent():  # what came between the last look and `idle` woke nobody
+                self._process.idle = False
+                return
+        if not self._stopping:  # its wake may have been spent on the pause between two batches
+            self._wake.acquire(timeout=max(0.0, seconds))
+        self._process.idle = False
+
+    def _cycle(self) -> float:
+        """One round. -> seconds until the next one is due."""
+        self._journal.prepare()
+        now = time.monotonic()
+        if now >= self._try_at:
+            self._send()
+            if time.monotonic() >= self._try_at:
+                self._stay_known(now)
+        if now >= self._adoption.due_at and not self._stopping:
+            self._adoption.look_around(now, self._known and now >= self._try_at)
+        return self._next_due()
+
+    def _next_due(self) -> float:
+        now = time.monotonic()
+        due = min(self._heartbeat_at, self._adoption.due_at)
+        if now < self._try_at:
+            return max(self._try_at - now, 0.0)
+        return max(0.0, due - now)
+
+    # --- batches ---
+
+    def _send(self) -> None:
+        """Send until nothing is left, the daemon wants a pause, or a heartbeat is due."""
+        while not self._known or time.monotonic() < self._heartbeat_at:
+            looked_at = time.monotonic()
+            batch = self._cursors.cut(self._events_max)
+            if not batch.parts and self._known:
+                self._clean_at, self._unsent = looked_at, 0
+                return
+            self._unsent = batch.backlog + len(batch.parts)
+            if not self._post(batch):
+                return
+            if not batch.parts or (not batch.backlog and not self._flushing and not self._stopping):
+                # the first of a burst left at once; give its followers a moment to gather
+                self._wake.acquire(timeout=GATHER_S if not self._stopping else 0)
+
+    def _post(self, batch: Batch) -> bool:
+        """Whether to go on sending."""
+        answer = self.transport.request("POST", "/events", self._envelope(batch.texts, batch.backlog))
+        if answer.status == 200:
+            self._accepted(answer)
+            self._cursors.taken(batch)
+            self._known = True
+            self._events_max = min(EVENTS_MAX, self._events_max * 2)
+            return True
+        if self._held(answer):
+            return False
+        self._refused(batch, answer)
+        return True
+
+    def _envelope(self, texts: list[str], backlog: int) -> bytes:
+        head = f'{{"instance":{canonical(self.instance)},"sent_at":{time.time_ns()},"backlog":{backlog},"events":['
+        return (head + ",".join(texts) + "]}").encode()
+
+    def _accepted(self, answer: Answer) -> None:
+        self._try_at, self._back_off = 0.0, BACK_OFF_S[0]
+        body = answer.body if isinstance(answer.body, dict) else {}
+        rejected = body.get("rejected")
+        if isinstance(rejected, list) and rejected:
+            trouble.note("events were rejected by the daemon and are not sent again", str(rejected[:3])[:300])
+            trouble.COUNTS["rejected"] = trouble.COUNTS.get("rejected", 0) + len(rejected)
+        self._ask_orders(body)
+
+    def _refused(self, batch: Batch, answer: Answer) -> None:
+        """The body as it is will never be taken: smaller ones may be, a single record is given up."""
+        if len(batch.parts) > 1:
+            self._events_max = max(1, len(batch.texts) // 2)
+            return
+        if not batch.parts:
+            self._hold(answer)
+            return
+        self._journal.dropped += 1
+        trouble.note("a record was refused by the daemon", f"{answer.status} {str(answer.body)[:200]}")
+        self._cursors.taken(batch)
+
+    def _held(self, answer: Answer) -> bool:
+        """Whether this answer means: not now. Then nothing is sent for a while."""
+        if answer.status in HOLD or answer.status >= 500:
+            self._hold(answer)
+            return True
+        return False
+
+    def _hold(self, answer: Answer) -> None:
+        why = f"{answer.status} {str(answer.body)[:200]}" if answer.status else self.transport.last_error
+        if answer.status:
+            trouble.note("the daemon does not take records now; the spool keeps them", why)
+        share = 0.5 + os.urandom(1)[0] / 512
+        wait = min(BACK_OFF_S[1], max(self._back_off * share, answer.retry_after))
+        self._back_off = min(BACK_OFF_S[1], self._back_off * 2)
+        self._try_at = time.monotonic() + wait
+
+    # --- staying known ---
+
+    def _stay_known(self, now: float) -> None:
+        if REGISTRY.functions and self._functions != REGISTRY.version:
+            self._put_functions()
+        if now >= self._heartbeat_at:
+            self._beat(now)
+
+    def _put_functions(self) -> None:
+        from .replay import Orders
+
+        version = REGISTRY.version
+        if self._orders is None:
+            self._orders = Orders(self.instance["id"], self.transport, self._process)
+        answer = self.transport.request("PUT", self._mine("/functions"), self._orders.functions())
+        if answer.status in (200, 204):
+            self._functions = version
+        elif answer.status == 404:
+            self._known = False
+        elif not self._held(answer):
+            self._functions = version
+            trouble.note("functions were refused by the daemon; replay is off", str(answer.body)[:300])
+
+    def _beat(self, now: float) -> None:
+        self._heartbeat_at = now + (HEARTBEAT_WITH_FUNCTIONS_S if REGISTRY.functions else HEARTBEAT_S)
+        for segment in list(self._journal.segments):
+            segment.set_anchor(self._cursors.steady_anchor())
+        said = {
+            "at": time.time_ns(),
+            "last_seq": self._cursors.last_seq,
+            "open": self._cursors.open_count(),
+            "ended": self._cursors.ended,
+            "dropped": self._journal.dropped,
+            "backlog": self._cursors.unsent(),
+        }
+        answer = self.transport.request("PUT", self._mine("/heartbeat"), canonical(said).encode())
+        if answer.status == 404:
+            self._known, self._functions, self._heartbeat_at = False, -1, now
+            if not self._post(self._cursors.cut(self._events_max)):
+                self._heartbeat_at = now + 1
+        elif answer.status == 200 and isinstance(answer.body, dict):
+            self._ask_orders(answer.body)
+        else:
+            self._held(answer)
+
+    def _ask_orders(self, body: dict[str, Any]) -> None:
+        if self._orders is not None and body.get("orders"):
+            self._orders.take()
+
+    def _mine(self, rest: str = "") -> str:
+        return f"/instances/{self.instance['id']}{rest}"
+
+    # --- the end ---
+
+    def _last_words(self) -> None:
+        """Within the time that `stop` gave: send the rest, say goodbye, leave no folder behind."""
+        self._try_at = 0.0
+        while time.monotonic() < self._stop_by:
+            batch = self._cursors.cut(self._events_max)
+            if not batch.parts and self._known:
+                break
+            if not self._post(batch):
+                return self._close()
+        if self._cursors.unsent():
+            return self._close()
+        said = {
+            "reason": "exit",
+            "last_seq": self._cursors.last_seq,
+            "open": self._cursors.open_ids(OPEN_IDS_MAX),
+            "void": self._cursors.void()[:OPEN_IDS_MAX],
+        }
+        answer = self.transport.request("DELETE", self._mine(), canonical(said).encode())
+        if answer.status in (200, 204, 404):
+            self.transport.close()
+            self._journal.remove()
+            return None
+        return self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._journal.close()

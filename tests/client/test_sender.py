@@ -1,0 +1,284 @@
+"""The way to the daemon, against a real HTTP server on a unix socket and on TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import looseends
+from looseends import journal, sender, trouble
+from looseends.lifecycle import PROCESS
+from looseends.transport import parse_url
+
+
+@looseends.task(name="mail.send", key="number")
+def send(number: int) -> int:
+    return number
+
+
+def test_a_first_event_leaves_at_once(receiver: Any) -> None:
+    send(0)
+    receiver.wait(lambda r: r.of("mail.send"))
+    time.sleep(sender.GATHER_S * 3)  # idle again
+    begun = time.monotonic()
+    send(1)
+    receiver.wait(lambda r: any(event.get("key") == "1" for event in r.events))
+    at = next(t for t, event in zip(receiver.arrived, receiver.events, strict=True) if event.get("key") == "1")
+    assert at - begun < 1.0, "the bar is 50 ms on an idle machine; a second says that nothing polls"
+
+
+def test_everything_arrives_once_and_passes_the_daemons_checks(receiver: Any) -> None:
+    for number in range(3000):
+        send(number)
+    assert looseends.flush(20) == 0
+    assert [b.rejected for b in receiver.batches if b.rejected] == []
+    assert {w.detail for b in receiver.batches for w in b.warnings} == set()
+    started = [event for event in receiver.events if event["type"] == "started"]
+    assert sorted(event["args"]["number"] for event in started) == list(range(3000))
+    assert sorted(event["seq"] for event in started) == list(range(1, 3001))
+    assert len([event for event in receiver.events if event["type"] == "finished"]) == 3000
+    assert max(len(batch.events) for batch in receiver.batches) <= 1000
+    assert receiver.batches[-1].backlog == 0 and receiver.connections == 1
+
+
+def test_times_are_wall_clock_and_in_order(receiver: Any) -> None:
+    before = time.time_ns()
+    send(1)
+    assert looseends.flush(10) == 0
+    started, finished = receiver.of("mail.send")
+    assert before - 2_000_000_000 < started["at"] <= finished["at"] < time.time_ns() + 2_000_000_000
+
+
+def test_over_tcp_with_a_token_only_two_parts_of_it_are_sent(tcp_receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOSEENDS_TOKEN", "tok1.secretpart.orderkeypart")
+    send(1)
+    assert looseends.flush(10) == 0
+    assert tcp_receiver.calls[0][3]["authorization"] == "Bearer tok1.secretpart"
+    assert "orderkeypart" not in repr(tcp_receiver.calls)
+
+
+def test_init_makes_an_instance_known_with_an_empty_batch_first(receiver: Any) -> None:
+    looseends.init(service="ignored", release="2026.11.3")
+    receiver.wait(lambda r: r.batches)
+    method, path, body, _ = receiver.calls[0]
+    assert (method, path, body["events"], body["backlog"]) == ("POST", "/api/v1/events", [], 0)
+    assert body["instance"]["service"] == "tests" and body["instance"]["release"] == "2026.11.3"
+    assert body["instance"]["pid"] == os.getpid()
+    receiver.wait(lambda r: any(call[1].endswith("/heartbeat") for call in r.calls))
+
+
+def test_an_unknown_instance_is_answered_with_a_batch(receiver: Any) -> None:
+    looseends.init()
+    receiver.wait(lambda r: any(call[1].endswith("/heartbeat") for call in r.calls))
+    with receiver.changed:
+        receiver.known.clear()
+        seen = len(receiver.batches)
+    assert PROCESS.sender is not None
+    PROCESS.sender._heartbeat_at = 0.0
+    PROCESS.sender.wake()
+    receiver.wait(lambda r: len(r.batches) > seen)
+
+
+def test_a_rejected_event_is_counted_and_its_neighbours_stay(receiver: Any) -> None:
+    class Bad:  # a name that the daemon refuses cannot be made by our own code; a broken tag can be planted
+        ...
+
+    planted = looseends.task(name="planted")(lambda: None)
+    planted.__looseends__.fields["deadline"] = -5
+    send(1)
+    planted()
+    send(2)
+    assert looseends.flush(10) == 0
+    assert trouble.COUNTS["rejected"] == 1
+    assert len(receiver.of("mail.send")) == 4 and receiver.types("planted") == ["finished"]
+
+
+def test_413_halves_the_batch_until_it_fits(receiver: Any) -> None:
+    receiver.answers = [(200, None), (413, None), (413, None), (413, None)]
+    looseends.init()
+    receiver.wait(lambda r: r.batches)
+    for number in range(400):
+        send(number)
+    assert looseends.flush(10) == 0
+    assert len([event for event in receiver.events if event["type"] == "started"]) == 400 and receiver.answers == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_a_refusal_for_now_loses_nothing(receiver: Any, status: int) -> None:
+    receiver.answers = [(status, {"title": "no"})] * 2
+    send(1)
+    assert looseends.flush(10) == 0
+    assert receiver.types("mail.send") == ["started", "finished"]
+
+
+def test_a_record_refused_for_good_does_not_hold_up_the_others(receiver: Any) -> None:
+    looseends.init()
+    receiver.wait(lambda r: r.batches)
+    receiver.answers = [(422, None)]
+    send(1)
+    receiver.wait(lambda r: not r.answers)
+    send(2)
+    assert looseends.flush(10) == 0
+    assert {event.get("key") for event in receiver.events if event["type"] == "started"} >= {"2"}
+
+
+def test_with_no_daemon_the_spool_holds_and_a_late_daemon_gets_it_all(
+    spool: str, monkeypatch: pytest.MonkeyPatch, serving: Any, new_receiver: Any, free_port: int
+) -> None:
+    monkeypatch.setenv("LOOSEENDS_URL", f"http://127.0.0.1:{free_port}")
+    for number in range(50):
+        send(number)
+    assert looseends.flush(0.3) > 0
+    late = new_receiver()
+    serving(late, ("127.0.0.1", free_port))
+    assert looseends.flush(20) == 0
+    assert len([event for event in late.events if event["type"] == "started"]) == 50
+    assert "sending" not in trouble.COUNTS
+    PROCESS.goodbye(2)
+
+
+def test_a_daemon_that_restarts_is_found_again(
+    spool: str, monkeypatch: pytest.MonkeyPatch, serving: Any, new_receiver: Any
+) -> None:
+    folder = tempfile.mkdtemp(prefix="le-")
+    monkeypatch.setenv("LOOSEENDS_URL", f"unix:{folder}/s")
+    first, second = new_receiver(), new_receiver()
+    serving(first, f"{folder}/s")
+    send(1)
+    assert looseends.flush(10) == 0
+    os.unlink(f"{folder}/s")
+    assert PROCESS.sender is not None
+    serving(second, f"{folder}/s")
+    PROCESS.sender.transport.close()
+    send(2)
+    assert looseends.flush(10) == 0
+    assert len(second.of("mail.send")) == 2
+    PROCESS.goodbye(2)
+    shutil.rmtree(folder)
+
+
+def test_the_socket_in_the_state_folder_comes_before_loopback(
+    spool: str, monkeypatch: pytest.MonkeyPatch, serving: Any, new_receiver: Any
+) -> None:
+    state = tempfile.mkdtemp(prefix="le-")
+    monkeypatch.delenv("LOOSEENDS_URL")
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    os.mkdir(f"{state}/looseends")
+    found = new_receiver()
+    serving(found, f"{state}/looseends/looseends.sock")
+    send(1)
+    assert looseends.flush(10) == 0
+    assert len(found.of("mail.send")) == 2
+    PROCESS.goodbye(2)
+    shutil.rmtree(state)
+
+
+def test_a_goodbye_leaves_nothing_behind(receiver: Any, spool: str) -> None:
+    send(1)
+    assert journal.folders(spool) != []
+    looseends.shutdown()
+    method, _, body, _ = receiver.calls[-1]
+    assert method == "DELETE" and body == {"reason": "exit", "last_seq": 1, "open": [], "void": []}
+    assert journal.folders(spool) == [] and os.listdir(spool) == []
+
+
+def test_heartbeats_count_what_is_open_and_what_ended(receiver: Any) -> None:
+    send(1)
+    with looseends.track("running"):
+        assert looseends.flush(10) == 0
+        assert PROCESS.sender is not None
+        with receiver.changed:
+            receiver.calls.clear()
+        PROCESS.sender._heartbeat_at = 0.0
+        PROCESS.sender.wake()
+        receiver.wait(lambda r: any(call[1].endswith("/heartbeat") for call in r.calls))
+    body = next(call[2] for call in receiver.calls if call[1].endswith("/heartbeat"))
+    assert {k: body[k] for k in ("last_seq", "open", "ended", "dropped", "backlog")} == {
+        "last_seq": 2,
+        "open": 1,
+        "ended": 1,
+        "dropped": 0,
+        "backlog": 0,
+    }
+
+
+def test_an_orphan_of_the_same_user_is_adopted_and_sent(receiver: Any, child: Any, spool: str) -> None:
+    process = child(
+        """
+        import os, time, looseends
+        os.environ["LOOSEENDS_URL"] = "unix:/nobody-here"
+        with looseends.track("orphaned", {"n": 1}):
+            print("up", flush=True)
+            time.sleep(60)
+        """
+    )
+    assert process.stdout.readline() == "up\n"
+    [folder] = journal.folders(spool)
+    assert journal.is_held(folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not journal.is_held(folder)
+    looseends.init()
+    receiver.wait(lambda r: any(method == "DELETE" for method, *_ in r.calls))
+    assert receiver.types("orphaned") == ["started"]
+    assert next(call[2]["reason"] for call in receiver.calls if call[0] == "DELETE") == "adopted"
+    PROCESS.goodbye(2)
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("unix:/run/x.sock", ("unix", "/run/x.sock", 0, "")),
+        ("unix:///run/x.sock", ("unix", "/run/x.sock", 0, "")),
+        ("http://host:99", ("http", "host", 99, "")),
+        ("https://host/base/", ("https", "host", 443, "/base")),
+        ("http://[::1]:3637", ("http", "::1", 3637, "")),
+    ],
+)
+def test_urls_are_read(url: str, address: tuple[Any, ...]) -> None:
+    assert parse_url(url) == address
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "unix:relative", "unix:/" + "x" * 120, "http://", "http://a:b@c", "http://h?x=1"])
+def test_a_wrong_url_names_the_forms(url: str) -> None:
+    with pytest.raises(ValueError, match="https://host, http://host:port or unix:/path"):
+        parse_url(url)
+
+
+def test_a_wrong_port_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"[Pp]ort"):
+        parse_url("http://host:99999")
+
+
+def test_recording_does_not_wait_for_a_daemon_that_hangs(spool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(1)
+        monkeypatch.setenv("LOOSEENDS_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        begun = time.monotonic()
+        for number in range(1000):
+            send(number)
+        took = time.monotonic() - begun
+        PROCESS.goodbye(0.2)
+    assert took < 5, "1,000 records take some milliseconds; the daemon's time-out is 10 s"
+
+
+async def test_it_works_beside_a_busy_event_loop(receiver: Any) -> None:
+    async def one(number: int) -> None:
+        await asyncio.sleep(0)
+
+    tasks: list[Any] = [looseends.spawn(one(n), name="busy") for n in range(300)]
+    await asyncio.gather(*tasks)
+    assert await asyncio.to_thread(looseends.flush, 10) == 0
+    assert sorted(receiver.types("busy")) == ["finished"] * 300 + ["scheduled"] * 300 + ["started"] * 300
