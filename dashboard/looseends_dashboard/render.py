@@ -1,0 +1,135 @@
+"""Templates to HTML: the one place where text becomes a page.
+
+Rules: every value that a template prints passes `words.visible` and then HTML escaping; only SVG and markup built here
+from numbers and escaped labels is `Markup`. A missing value is an error, never an empty spot. No template holds a style
+or a script of its own: the policy below would refuse it.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from typing import Any
+
+import jinja2
+from aiohttp import web
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from looseends_dashboard import access, assets, links, marks, tree, words
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Vary": "Accept-Encoding, Cookie",
+}
+THEMES = ("auto", "light", "dark")
+THEME_COOKIE = "looseends_theme"
+_COMPRESS_BYTES_MIN = 1_000
+
+
+def _printed(value: Any) -> Any:
+    """What every `{{ }}` passes before escaping."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return words.visible(value)
+    return "" if value is None else value
+
+
+@jinja2.pass_context
+def _when(context: Context, at: int | None) -> Markup:
+    """A time: its age for reading, its date and clock for the mouse and for machines."""
+    if at is None:
+        return Markup("")
+    now = context["now"]
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(words.iso(at), words.clock(at, now), words.ago(at, now))
+
+
+@jinja2.pass_context
+def _at(context: Context, at: int | None, millis: bool = False) -> Markup:
+    """A time: its clock for reading, its age for the mouse."""
+    if at is None:
+        return Markup("")
+    now = context["now"]
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        words.iso(at), words.ago(at, now), words.clock(at, now, millis)
+    )
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates, compiled as they are first asked for."""
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("looseends_dashboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printed,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    env.filters.update(
+        when=_when,
+        at=_at,
+        number=words.number,
+        duration=words.duration,
+        short=words.short,
+        brief=tree.brief,
+        mark=marks.mark,
+        spoken=marks.spoken,
+        plural=words.plural,
+    )
+    env.globals.update(
+        asset=assets.href,
+        new_key=new_key,
+        themes=THEMES,
+        href=links.href,
+        word=links.term,
+        incident_mark=marks.incident_mark,
+        instance_mark=marks.instance_mark,
+    )
+    return env
+
+
+def new_key() -> str:
+    """A fresh idempotency key for one form, so that pressing twice acts once."""
+    return secrets.token_urlsafe(18)
+
+
+def theme_of(request: web.Request) -> str:
+    """The viewer's choice; anything unknown is `auto`."""
+    choice = request.cookies.get(THEME_COOKIE, "auto")
+    return choice if choice in THEMES else "auto"
+
+
+def draw(template: str, **values: Any) -> str:
+    """One template as text, with what the frame around every page needs."""
+    frame: dict[str, Any] = {"now": 0, "theme": "auto", "actor": None, "operator": False, "csrf": None}
+    frame |= {"back": "/", "api": None, "here": ""}
+    return environment().get_template(template).render(frame | values)
+
+
+def page(request: web.Request, template: str, now: int, status: int = 200, **values: Any) -> web.Response:
+    """A page for this visitor. `back` is where the theme buttons return to: by default this address."""
+    actor = request.get("actor")
+    seen: dict[str, Any] = {"back": request.path_qs, "csrf": request.get("csrf", "")}
+    text = draw(template, now=now, theme=theme_of(request), actor=actor, operator=access.may_act(actor), **(seen | values))
+    response = web.Response(text=text, content_type="text/html", status=status, headers=PAGE_HEADERS)
+    if len(text) >= _COMPRESS_BYTES_MIN and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def render_error(status: int, title: str, detail: str) -> str:
+    """A whole small page for an error: its number, what is wrong, and the way out."""
+    return draw("error.html", code=status, title=title, detail=detail)
+
+
+def render_sign_in(error: str | None, next_path: str) -> str:
+    """The sign-in page; `error` says what was wrong with the last try, `next_path` is where it leads."""
+    return draw("sign_in.html", error=error, next_path=next_path)

@@ -1,0 +1,94 @@
+"""The setup page's texts to copy, filled in with this daemon's own address.
+
+Rules: every block runs as it stands when pasted; nothing in them is secret, since a page may be seen over a shoulder.
+"""
+
+from __future__ import annotations
+
+from looseends_daemon.core.resources import Value
+
+SERVICE = """\
+import time
+import looseends
+from fastapi import BackgroundTasks, FastAPI
+
+looseends.init(service="shop-web")
+app = FastAPI()
+
+@looseends.task(name="mail.send_welcome", deadline="30s", replay=True)
+def send_welcome(email: str) -> None:
+    time.sleep(20)  # kill -9 this process now, and see what looseends says
+
+@app.post("/register")
+def register(email: str, background: BackgroundTasks) -> dict[str, bool]:
+    background.add_task(send_welcome, email)
+    return {"ok": True}
+"""
+
+
+class Addresses(Value, frozen=True):
+    """Where this daemon is reached: `http_url` without a path ("" where it only has a socket), the unix socket's path,
+    whether ingest over HTTP asks for a token."""
+
+    http_url: str
+    socket: str | None = None
+    token_needed: bool = False
+
+
+class Snippets(Value, frozen=True):
+    """The blocks of the setup page."""
+
+    install: str
+    service: str
+    run: str
+    run_note: str
+    start: str
+    finish: str
+    fail: str
+
+
+def snippets(addresses: Addresses) -> Snippets:
+    """All blocks for a daemon at these addresses."""
+    event = _poster(addresses)
+    task = '"task":"\'"$TASK"\'","service":"shell"'
+    start = f'{{"type":"started",{task},"name":"backup","deadline":5}}'
+    finish = f'{{"type":"finished",{task}}}'
+    fail = f'{{"type":"failed",{task},"error":{{"type":"DiskFull","message":"no space left"}}}}'
+    return Snippets(
+        install="pip install looseends fastapi uvicorn",
+        service=SERVICE,
+        run=_run(addresses),
+        run_note=_run_note(addresses),
+        start=f"TASK=backup-$(date +%s)\n{event} -d '{start}'",
+        finish=f"{event} -d '{finish}'",
+        fail=f"{event} -d '{fail}'",
+    )
+
+
+def curl(addresses: Addresses, path: str) -> str:
+    """The command that reads a path of the API; the operator token comes from the environment."""
+    return f'curl -sS {_target(addresses)}{path} -H "Authorization: Bearer $LOOSEENDS_OPERATOR_TOKEN"'
+
+
+def _target(addresses: Addresses) -> str:
+    return addresses.http_url or f"--unix-socket '{addresses.socket}' http://localhost"
+
+
+def _poster(addresses: Addresses) -> str:
+    token = ' -H "Authorization: Bearer $LOOSEENDS_TOKEN"' if addresses.token_needed else ""
+    return f"curl -sS {_target(addresses)}/api/v1/events -H 'Content-Type: application/json'{token} \\\n "
+
+
+def _run(addresses: Addresses) -> str:
+    url = f"unix:{addresses.socket}" if addresses.socket else addresses.http_url
+    setting = f"export LOOSEENDS_URL='{url}'\n"
+    token = "export LOOSEENDS_TOKEN=...   # from: looseends token create --role ingest --service shop-web\n"
+    needed = token if addresses.token_needed and not addresses.socket else ""
+    return f"{setting}{needed}uvicorn shop:app --port 8000 &\nsleep 2; curl -X POST 'http://127.0.0.1:8000/register?email=a@example.com'"
+
+
+def _run_note(addresses: Addresses) -> str:
+    if addresses.socket:
+        elsewhere = f" From elsewhere use {addresses.http_url} and an ingest token." if addresses.http_url else ""
+        return f"Over the socket this daemon is known to be yours, so the service also takes replays from it.{elsewhere}"
+    return "Replay needs a proven daemon: give the service an ingest token (looseends token create --role ingest)."
