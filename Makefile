@@ -1,0 +1,78 @@
+# Everything this repository can do, one word each. `make` alone lists it.
+#
+# Rules: every target works on a fresh machine with Python 3.11 or newer, as root or as an ordinary user; nothing is
+# installed outside .venv; an installation is repeated only when pyproject.toml changed (the stamps in .venv).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The newest Python that is there; say `make PYTHON=/path/to/python3.12 run` to choose.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+endif
+BIN := .venv/bin
+# Two workers: more do not help on two cores, and the tests that count milliseconds want a quiet machine.
+WORKERS ?= 2
+# What to test: `make test T=tests/daemon`.
+T ?= tests
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run test lint format demo crash clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/stamp-run ## start the daemon with its dashboard (installs it first)
+	@printf '\n  looseends is starting. The line with "sign-in" below opens the dashboard, once.\n'
+	@printf '  Then, in a second terminal:  make demo   (loses work on purpose, on a daemon of its own)\n'
+	@printf '  or put it into a service:    README.md, "Quickstart".   Stop with Ctrl-C.\n\n'
+	@exec $(BIN)/looseends serve $(ARGS)
+
+test: .venv/stamp-dev ## run the whole test suite (T=tests/daemon for a part)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T) $(ARGS)
+
+lint: .venv/stamp-dev ## ruff (rules and format) and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict examples tests/*.py
+
+format: .venv/stamp-dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+demo: .venv/stamp-dev ## lose work in several ways while you watch, and see each one caught
+	@exec $(BIN)/python examples/demo.py $(ARGS)
+
+crash: .venv/stamp-dev ## kill services and the daemon, over and over, and count what survived
+	@$(BIN)/python -m pytest tests/crash -v $(ARGS)
+
+clean: ## remove what was built or installed here (never your data)
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .run
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment. One that was moved or copied is made anew: its scripts point to where it was.
+PLACE := $(shell cat .venv/stamp-venv 2>/dev/null)
+ifneq ($(PLACE),$(CURDIR))
+.PHONY: .venv/stamp-venv
+endif
+.venv/stamp-venv:
+	@if [ -z "$(PYTHON)" ]; then echo "looseends needs Python 3.11 or newer, and none was found: install one, or name it with make PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@$(PYTHON) -c 'import sys; sys.exit(f"looseends needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
+	@echo "Making .venv with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(if $(PLACE),--clear) .venv || { echo "$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 2; }
+	@pwd > $@
+
+.venv/stamp-run: .venv/stamp-venv pyproject.toml
+	@echo "Installing the daemon into .venv ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[daemon]'
+	@touch $@
+
+# pip before 25.1 knows no dependency groups; the one inside .venv is brought up to date, the machine's own stays.
+.venv/stamp-dev: .venv/stamp-run pyproject.toml
+	@echo "Installing what development needs into .venv ..."
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
