@@ -33,7 +33,7 @@ from looseends_daemon.store import access
 from looseends_daemon.store.connection import Database
 from looseends_daemon.store.reads import StoreReader
 from looseends_daemon.store.token_file import ensure_operator_token, token_path
-from looseends_dashboard.routes import Pages, render_sign_in
+from looseends_dashboard.routes import Pages, render_error, render_sign_in
 from looseends_dashboard.routes import routes as page_routes
 from looseends_dashboard.snippets import Addresses
 
@@ -111,7 +111,7 @@ class Daemon:
         return Context(
             database=self.database,
             reader=StoreReader(self.database, base_url=base, wall_ns=self.clock.wall_ns),
-            commands=ReplayCommands(self.database, self.clock.wall_ns, self.wake),
+            commands=ReplayCommands(self.database, self.clock.wall_ns, self.wake, base_url=base),
             settings=self.settings,
             access=Access(self.database),
             policy=self.policy,
@@ -119,6 +119,7 @@ class Daemon:
             wake=self.wake,
             ready=self.not_ready,
             render_sign_in=render_sign_in,
+            render_error=render_error,
             now=self.clock.wall_ns,
             version=version("looseends"),
         )
@@ -174,7 +175,7 @@ def all_routes(context: Context) -> list[Route]:
 def _addresses(settings: Settings) -> Addresses:
     """Where the setup page tells people to send events."""
     listening = settings.server.listen
-    http = next((f"http://{address}" for address in listening if not address.startswith("unix:")), "http://localhost")
+    http = next((f"http://{address}" for address in listening if not address.startswith("unix:")), "")
     sock = next((address.removeprefix("unix:") for address in listening if address.startswith("unix:")), None)
     needed = settings.server.loopback_ingest == "token"
     return Addresses(http_url=settings.server.external_url or http, socket=sock, token_needed=needed)

@@ -16,6 +16,8 @@ from typing import Any
 from looseends.errors import LooseEndsError, UsageError
 
 DONE, FAILED, USAGE = 0, 1, 2
+EXTRA = ("aiohttp", "aiosqlite", "jinja2", "msgspec")
+"""What `pip install looseends` leaves out; found missing only by the command that needs it."""
 
 TOP = """\
 every task that was started is accounted for, and if we cannot account for it, we say so
@@ -36,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        print(f'looseends: this command needs {error.name}; pip install "looseends[daemon]"', file=sys.stderr)
+        return USAGE
     except UsageError as error:
         return _say(error, USAGE)
     except LooseEndsError as error:
@@ -54,7 +61,7 @@ def _say(error: LooseEndsError, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="looseends", description=TOP, formatter_class=raw)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands")
     _serve_parser(commands, raw)
     _config_parser(commands, raw)
     _token_parser(commands, raw)

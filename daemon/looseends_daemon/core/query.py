@@ -32,7 +32,7 @@ FIXED: dict[str, tuple[str, ...]] = {"is": IS_WORDS, "state": STATES, "verdict":
 """Words with a fixed set of values."""
 TEXT_WORDS = (
     *("name", "service", "environment", "host", "instance", "release"),
-    *("source", "queue", "key", "id", "trace", "error"),
+    *("source", "queue", "key", "id", "incident", "trace", "error"),
 )
 MEASURE_WORDS = ("older", "took", "attempt")
 WORDS = (*FIXED, *TEXT_WORDS, *MEASURE_WORDS)

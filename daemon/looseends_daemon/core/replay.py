@@ -190,7 +190,7 @@ def _nobody(task: Recorded, offers: Sequence[Offer], takers: Sequence[Offer]) ->
             "Its author allows it with @looseends.task(replay=True) or looseends.register(...)"
         )
         return [Reason(name=NOT_OPTED_IN, words=words)]
-    words = f"no instance of {task.service} is alive in {task.environment}. Start one; the order is then taken by itself"
+    words = f"no instance of {task.service} is alive in {task.environment}. Start one, then press Replay again"
     return [Reason(name=NO_LIVE_INSTANCE, words=words)]
 
 

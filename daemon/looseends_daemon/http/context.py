@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from looseends_daemon.config.settings import Settings
@@ -15,12 +16,17 @@ from looseends_daemon.http.answers import Limits
 from looseends_daemon.store.connection import Database
 
 
+def _bare_error(status: int, title: str, detail: str) -> str:
+    """The page of a refusal where nobody brought a better one."""
+    return f"<!doctype html><title>{escape(title)}</title><h1>{status} {escape(title)}</h1><p>{escape(detail)}</p>"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
     """The daemon as the HTTP side sees it. Times are ns.
 
     `wake()` is called after every stored batch; `ready()` names in words what is not ready (empty: all is);
-    `render_sign_in(error, next_path)` makes the sign-in page.
+    `render_sign_in(error, next_path)` makes the sign-in page, `render_error(status, title, detail)` that of a refusal.
     """
 
     database: Database
@@ -33,6 +39,7 @@ class Context:
     wake: Callable[[], None]
     ready: Callable[[], list[str]]
     render_sign_in: Callable[[str | None, str], str]
+    render_error: Callable[[int, str, str], str] = _bare_error
     instances: Any = None
     now: Callable[[], int] = time.time_ns
     limits: Limits = field(default_factory=Limits)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from html import escape
 from types import MappingProxyType
 
 from aiohttp import web
@@ -101,24 +100,25 @@ class _Door:
         self, request: web.Request, route: Route | None, act: Callable[[], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """The answer of `act`, or the refusal it raised as an answer."""
+        render = self._context.render_error
         try:
             return await act()
         except ProblemError as problem:
-            return _refusal(problem, request, route)
+            return _refusal(problem, request, route, render)
         except CommandRefused as refused:
-            return _refusal(of_command(refused), request, route)
+            return _refusal(of_command(refused), request, route, render)
         except QueryError as error:
-            return _refusal(of_query(error), request, route)
+            return _refusal(of_query(error), request, route, render)
         except StoreError as error:
-            return _refusal(self._store_trouble(error), request, route)
+            return _refusal(self._store_trouble(error), request, route, render)
         except web.HTTPException as error:
-            return _refusal(_of_aiohttp(error, request), request, route)
+            return _refusal(_of_aiohttp(error, request), request, route, render)
         except ConnectionError:
             raise  # the asker is gone; there is nobody to tell
         except Exception:  # noqa: BLE001 - told in the log with its traceback, to the user without
             self._log.exception("%s %s failed", request.method, route.path if route else "an unknown path")
             detail = "something unexpected happened inside; the daemon's log has the details"
-            return _refusal(ProblemError(500, detail=detail), request, route)
+            return _refusal(ProblemError(500, detail=detail), request, route, render)
 
     def _store_trouble(self, error: StoreError) -> ProblemError:
         self._log.warning("the database refused: %s", error)
@@ -142,20 +142,15 @@ def _wants_page(request: web.Request, route: Route | None) -> bool:
     return not request.path.startswith("/api/") and "text/html" in request.headers.get("Accept", "")
 
 
-def _refusal(problem: ProblemError, request: web.Request, route: Route | None) -> web.StreamResponse:
+def _refusal(
+    problem: ProblemError, request: web.Request, route: Route | None, render: Callable[[int, str, str], str]
+) -> web.StreamResponse:
     if problem.status < 400:
         return web.Response(status=problem.status, headers=problem.headers)
     if not _wants_page(request, route):
         return problem_response(problem)
-    text = _PAGE.format(title=escape(problem.title), detail=escape(problem.detail))
+    text = render(problem.status, problem.title, problem.detail)
     return web.Response(status=problem.status, headers=problem.headers, text=text, content_type="text/html")
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - looseends</title></head>
-<body><main><h1>{title}</h1><p>{detail}</p><p><a href="/">To the overview</a></p></main></body></html>
-"""
 
 
 def _check_json(request: web.Request) -> None:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from looseends_daemon.core.resources import FLAGS
 
-
 JUDGED = 1 << len(FLAGS)
 """Bit of task.flags: this task has rows in `judgement`."""
 ORDER = JUDGED << 1

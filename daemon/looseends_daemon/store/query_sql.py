@@ -133,6 +133,7 @@ _MATCHES: dict[str, Callable[[Match], Piece]] = {
     "instance": _via("instance", "instance", "no", "id"),
     "host": _via("instance", "instance", "no", "host"),
     "release": _via("instance", "instance", "no", "release"),
+    "incident": _via("incident", "incident", "no", "id"),
     "key": _key,
     "id": _id,
 }
