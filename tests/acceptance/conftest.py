@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from harness import Processes
 
 sys.path.insert(0, str(Path(__file__).parent))
-from town import Town  # noqa: E402
+from town import Town
 
 
 @pytest.fixture

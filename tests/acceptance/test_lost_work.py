@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 
-from harness import wait_until
 from town import Town
+
+from harness import wait_until
 
 
 def test_four_ways_of_losing_work_are_found_named_and_told(town: Town) -> None:

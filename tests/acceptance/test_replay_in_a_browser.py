@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import wait_until
 from playwright.sync_api import Page, sync_playwright
 from town import Town
 
 from browser.chromium import FLAGS, NoChromium, find
+from harness import wait_until
 
 CLICKS_MAX = 4
 

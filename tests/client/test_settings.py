@@ -17,7 +17,7 @@ from looseends.settings import Settings, program_name, resolve, seconds
 
 
 def resolved(environ: dict[str, str], **given: Any) -> Settings:
-    return resolve(environ, given, home="/home/u", temporary="/tmp", program="worker", uid=7)
+    return resolve(environ, given, home="/nowhere", temporary="/tmp", program="worker", uid=7)
 
 
 def test_the_environment_comes_before_init_and_init_before_the_defaults() -> None:
@@ -28,7 +28,7 @@ def test_the_environment_comes_before_init_and_init_before_the_defaults() -> Non
 
 def test_the_defaults_are_those_of_the_contract() -> None:
     found = resolved({})
-    assert found.spool == "/home/u/.local/state/looseends/spool" and found.fallback_spool == "/tmp/looseends-7"
+    assert found.spool == "/nowhere/.local/state/looseends/spool" and found.fallback_spool == "/tmp/looseends-7"
     assert resolved({"XDG_STATE_HOME": "/x"}).spool == "/x/looseends/spool"
     assert resolved({"LOOSEENDS_SPOOL_DIR": "/y"}).spool == "/y"
     assert (found.environment, found.release, found.url, found.token, found.disabled) == ("production", None, None, None, False)

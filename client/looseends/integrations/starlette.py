@@ -47,6 +47,8 @@ class Request:
     def ended(self, failed: bool) -> None:
         """The response is over: what has not begun by now never will."""
         reason = "request_failed" if failed or self.status >= 400 else "response_replaced"
+        if failed and record.loop_is_ending():
+            reason = "loop_shutdown"
         for task in self.tasks:
             if task.state == "scheduled":
                 record.drop(task, reason)
@@ -185,8 +187,7 @@ def _patched_call(original: Callable[..., Any]) -> Callable[..., Any]:
             await _run(self, hold, original)
         except BaseException as error:
             record.end(hold.task, error)
-            if isinstance(error, Exception):
-                _drop_neighbours(self, hold)
+            _drop_neighbours(self, hold, "loop_shutdown" if record.loop_is_ending() else "neighbour_raised")
             raise
         finally:
             CURRENT.reset(token)
@@ -229,13 +230,13 @@ def _starting(task: Task, func: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _drop_neighbours(self: Any, hold: Hold) -> None:
+def _drop_neighbours(self: Any, hold: Hold, reason: str) -> None:
     """The list ends here: what stands after this task in it will not run."""
     tasks = hold.listed() if hold.listed is not None else None
     for other in getattr(tasks, "tasks", ()):
         held = getattr(other, ATTRIBUTE, None)
         if other is not self and isinstance(held, Hold) and held.task.state == "scheduled":
-            record.drop(held.task, "neighbour_raised")
+            record.drop(held.task, reason)
 
 
 # --- requests -----------------------------------------------------------------------------------------------------
