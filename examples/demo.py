@@ -265,9 +265,10 @@ class Demo:
         """What to click."""
         print(
             f"\n  Open      {self.link}\n"
-            "  Click     Tasks, then one that is lost: its arguments, its history, why it is lost\n"
-            "  Press     Replay: the service that is back up runs it again, as a new task\n"
-            "  See       the incident resolve itself, and the last webhook arrive below\n"
+            "  Click     Incidents, then the one that is lost: it lists its three tasks\n"
+            "  Open      one of them: its arguments, its history, why it is lost\n"
+            "  Press     Replay: the service that is back up runs it again, as a new task; then the other two\n"
+            "  See       the incident resolve itself with the third, and its last webhook arrive below\n"
             f"  Lose more curl -d '{{\"email\": \"you+mail-raises@example.com\"}}' -H 'Content-Type: application/json'"
             f" {self.shop_url}/register\n"
             "  Stop      Ctrl-C\n",

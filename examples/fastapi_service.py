@@ -128,3 +128,7 @@ async def register(registration: Registration, background: BackgroundTasks) -> d
 async def about() -> dict[str, object]:
     """Which process answers here."""
     return {"service": "shop-web", "pid": os.getpid(), "receipts": len(done())}
+
+
+if __name__ == "__main__":  # uvicorn runs it; on its own it says how
+    print(__doc__)

@@ -1,5 +1,6 @@
 """A receiver of looseends' webhooks: it verifies the signature, prints what happened, and answers 204.
 
+    python -m pip install standardwebhooks
     python examples/webhook_receiver.py --secret whsec_... [--port 9000] [--append notices.jsonl]
 
 The check is the `standardwebhooks` package's own, nothing of looseends: any receiver that can verify a Standard Webhook
@@ -17,7 +18,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
+try:
+    from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
+except ImportError:
+    sys.exit("this receiver verifies with the standardwebhooks package: python -m pip install standardwebhooks")
 
 BODY_BYTES_MAX = 64 << 10
 IDS_MAX = 10_000
@@ -68,9 +72,9 @@ class Receiver(BaseHTTPRequestHandler):
         """Here a real receiver would page somebody."""
         incident = notice.get("data", {}).get("incident") or {}
         kind = str(notice.get("type", "")).removeprefix("looseends.")
-        say(f"{kind}: {incident.get('title') or 'a test'}  {incident.get('url') or ''}".rstrip())
+        say(f"{kind}: {incident.get('title') or 'a test'}  {where(incident)}".rstrip())
         for task in notice.get("data", {}).get("tasks", []):
-            say(f"    {task.get('name')} {task.get('key') or ''}: {task.get('verdict') or 'failed'}, {task.get('reason')}")
+            say(f"    {' '.join(filter(None, (task.get('name'), task.get('key'))))}: {told(task)}")
         if self.append is not None:
             line = json.dumps({"id": self.headers["webhook-id"], "notice": notice}) + "\n"
             with open(self.append, "a", encoding="utf-8") as file:
@@ -84,6 +88,22 @@ class Receiver(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """The access log of the standard library says nothing that `say` does not."""
+
+
+def where(incident: dict[str, Any]) -> str:
+    """Where to look: a link, or without an external_url the command line that reads the incident, and on which host."""
+    if incident.get("url") or not incident.get("command"):
+        return str(incident.get("url") or "")
+    return f"on {incident.get('host')}: {incident['command']}"
+
+
+def told(task: dict[str, Any]) -> str:
+    """What is wrong with a task, and how it was settled if it was. Nothing is said twice: a reason may name its problem."""
+    problem = str(task.get("verdict") or ("failed" if task.get("state") == "failed" else "")).replace("_", " ")
+    reason = str(task.get("reason") or "")
+    words = reason if reason.startswith(problem) else f"{problem}, {reason}" if reason else problem
+    settled = str(task.get("settled") or "").replace("_", " ")
+    return f"settled, {settled}{f' (was: {words})' if words else ''}" if settled else words
 
 
 def say(text: str) -> None:

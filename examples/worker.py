@@ -57,6 +57,9 @@ def drain(lines: queue.Queue[tuple[str, str] | None]) -> None:
 
 def main() -> int:
     """Hand out the lines of standard input; at its end finish what was begun."""
+    if sys.argv[1:]:
+        print(__doc__)
+        return 0 if sys.argv[1:] == ["--help"] else 2
     looseends.init(service="worker")
     lines: queue.Queue[tuple[str, str] | None] = queue.Queue(LINES_MAX)
     threads = [threading.Thread(target=drain, args=(lines,), name=f"worker-{n}") for n in range(THREADS)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,9 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("LOOSEENDS_") and name != "LOOSEENDS_CHROMIUM"]:
         del os.environ[name]
     os.environ[harness.MARK] = uuid.uuid4().hex
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell ignores Ctrl-C for what it runs in the background, and what we start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import urllib.error
@@ -103,6 +104,45 @@ def test_the_receiver_refuses_wrong_usage_in_one_line(processes: harness.Process
     process = processes.start(sys.executable, EXAMPLES / "webhook_receiver.py", *options)
     assert process.wait() == 2
     assert said in process.output and "Traceback" not in process.output
+
+
+SETTLED = {"name": "mail", "key": "order-7", "verdict": "lost", "settled": "replayed", "reason": "killed"}
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        ({"name": "mail", "verdict": "stuck", "reason": "no end within 1 s"}, "    mail: stuck, no end within 1 s"),
+        ({"name": "mail", "state": "failed", "reason": "failed for good: OSError"}, "    mail: failed for good: OSError"),
+        ({"name": "mail", "verdict": "never_started", "reason": "never started: dropped"}, "    mail: never started: dropped"),
+        (SETTLED, "    mail order-7: settled, replayed (was: lost, killed)"),
+        ({"name": "mail", "verdict": None, "settled": "finished_late", "reason": None}, "    mail: settled, finished late"),
+    ],
+)
+def test_the_receiver_says_what_became_of_a_task(
+    receiver: tuple[harness.Process, str, Path], task: dict[str, object], line: str
+) -> None:
+    process, url, _ = receiver
+    where = {"url": None, "host": "web-3", "command": "curl --unix-socket /x http://localhost/api/v1/incidents/1"}
+    body = json.dumps(
+        {"type": "looseends.incident.resolved", "data": {"incident": {**where, "title": "x"}, "tasks": [task]}}
+    ).encode()
+    assert post(url, body, signed(body, "msg_1")) == 204
+    process.wait_for(re.escape(f"incident.resolved: x  on web-3: {where['command']}"))
+    process.wait_for(f"^{re.escape(line)}$")
+
+
+def test_the_receiver_says_which_package_it_wants(processes: harness.Processes) -> None:
+    process = processes.start(sys.executable, "-S", EXAMPLES / "webhook_receiver.py")
+    assert process.wait() == 1
+    assert process.lines == ["this receiver verifies with the standardwebhooks package: python -m pip install standardwebhooks"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_example_says_what_it_is(processes: harness.Processes, name: str) -> None:
+    process = processes.start(sys.executable, EXAMPLES / name, "--help")
+    assert process.wait() == 0, process.output
+    assert name.removesuffix(".py") in process.output
 
 
 def test_the_receiver_ends_quietly_on_ctrl_c(receiver: tuple[harness.Process, str, Path]) -> None:

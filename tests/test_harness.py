@@ -61,7 +61,8 @@ def test_pending():
 LEAK = f"""
 import subprocess, sys
 def test_leaks():
-    subprocess.Popen([sys.executable, "-c", {SLEEP!r}], start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}], start_new_session=True, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"ready\\n"  # it is a process of its own by now, mark and all
 """
 
 

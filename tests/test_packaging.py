@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 import venv
 import zipfile
@@ -25,6 +26,7 @@ from packaging.requirements import Requirement
 
 import harness
 from harness import ROOT
+from looseends.lifecycle import VERSION
 
 PACKAGES = {"looseends": "client", "looseends_daemon": "daemon", "looseends_dashboard": "dashboard"}
 # One file of each kind that a build can drop in silence.
@@ -180,6 +182,12 @@ def test_a_bare_install_knows_its_version(bare: Installed, wheel: Path, processe
     process = processes.start(bare.script, "version")
     assert process.wait() == 0, process.output
     assert wheel.name.split("-")[1] in process.output
+
+
+def test_the_client_names_the_version_that_is_packaged() -> None:
+    """It stands in every instance and User-Agent; reading it from the metadata would cost every import."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert declared == VERSION
 
 
 def test_a_daemon_install_serves_with_what_it_declares(full: Installed, processes: harness.Processes, port: int) -> None:

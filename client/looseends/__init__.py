@@ -3,6 +3,7 @@
 from .background import shutdown, spawn
 from .context import Task, current
 from .errors import LooseEndsError, RefusedError, UsageError
+from .expect import expect
 from .lifecycle import VERSION as __version__
 from .task import flush, init, install, register, task, track
 
@@ -13,6 +14,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "current",
+    "expect",
     "flush",
     "init",
     "install",

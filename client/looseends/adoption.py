@@ -20,6 +20,7 @@ from .wire import SPOOL_AGE_S_MAX, canonical
 
 EVERY_S = 5.0
 ORPHAN_S = 2.0
+VOID_MAX = 1_000
 
 
 class Adoption:
@@ -71,7 +72,7 @@ class Adoption:
             last = max([last, *(event["seq"] for event in events)])
             if not self._post(orphan, events):
                 return False
-        said = canonical({"reason": "adopted", "last_seq": last, "open": [], "void": []}).encode()
+        said = canonical({"reason": "adopted", "last_seq": last, "open": [], "void": orphan.void()[:VOID_MAX]}).encode()
         answer = self._transport.request("DELETE", f"/instances/{orphan.instance['id']}", said)
         return answer.status in (200, 204, 404)
 

@@ -38,11 +38,9 @@ class Task:
     )
 
     def __init__(self, name: str, place: tuple[Segment, int] | None, raw_id: bytes = NO_ID, attempt: int = 1) -> None:
-        self.name, self.attempt = name, attempt
-        self.segment: Segment | None = None
-        self.at = 0
-        if place is not None:
-            self.segment, self.at = place
+        self.name = name
+        self.attempt = attempt
+        self.segment, self.at = place or _NOWHERE
         self._id = raw_id
         self._places = _NO_PLACES
         self._turn = 0
@@ -114,6 +112,7 @@ class Task:
 
 
 _NO_PLACES = [(-1, 0), (-1, 0)]
+_NOWHERE: tuple[Segment | None, int] = (None, 0)
 CURRENT: ContextVar[Task | None] = ContextVar("looseends_task", default=None)
 
 

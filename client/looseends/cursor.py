@@ -18,6 +18,7 @@ BATCH_BYTES_MAX = BODY_BYTES_MAX // 2
 ANCHOR_NS_MIN = 1_000_000
 VOID_S = 60.0
 """A slot reserved but not committed for this long after its segment was retired was never written: its thread is gone."""
+VOID_MAX = 1_000
 
 
 class Acked:
@@ -89,6 +90,7 @@ class Cursors:
         self._anchor = 0
         self.ended = 0
         self.last_seq = 0
+        self._void: list[int] = []
 
     def steady_anchor(self) -> int:
         """Wall minus monotonic clock, held still while it moves by under a millisecond: no end before its own start."""
@@ -149,6 +151,7 @@ class Cursors:
         """Unlink drained segments."""
         for key, cursor in list(self._cursors.items()):
             if cursor.drained():
+                self._void = [*self._void, *cursor.void()][-VOID_MAX:]
                 self._journal.segments.remove(cursor.segment)
                 del self._cursors[key]
                 cursor.segment.unlink()
@@ -176,8 +179,8 @@ class Cursors:
         return found
 
     def void(self) -> list[int]:
-        """Record numbers reserved and never written, of all segments still here."""
-        return [number for cursor in self._cursors.values() for number in cursor.void()]
+        """Record numbers reserved and never written, at most VOID_MAX of segments that were drained."""
+        return [*self._void, *(number for cursor in self._cursors.values() for number in cursor.void())]
 
 
 def _missing(cursor: Cursor, index: int, acked: Acked) -> tuple[int, int]:

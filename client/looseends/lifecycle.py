@@ -38,6 +38,7 @@ class Process:
 
     def __init__(self) -> None:
         self.given: dict[str, str | None] = {}
+        self.reached = ""  # the default unix socket, once it was reached: this process and its forks stay with it
         self._reset()
 
     def _reset(self) -> None:
@@ -47,7 +48,7 @@ class Process:
         self.loop: AbstractEventLoop | None = None
         self.spawned: set[Task[Any]] = set()
         self.disabled = False
-        self._ending = False
+        self._ending = self._opening = False
         self._retry_at = 0.0
         self._lock = threading.RLock()
 
@@ -56,12 +57,16 @@ class Process:
         if self._ending or self.disabled or time.monotonic() < self._retry_at:
             return self.journal
         with self._lock:
-            if self.journal is None and not self._ending:
+            # `_opening` is only ever seen here by a signal handler or finaliser that interrupts the opening in this thread
+            if self.journal is None and not self._ending and not self._opening:
+                self._opening = True
                 try:
                     self._open()
                 except Exception as error:  # noqa: BLE001 - whatever stands in the way, the host's task goes on
                     self._retry_at = time.monotonic() + REOPEN_S
                     trouble.note("the journal cannot be opened; tasks are not recorded", error)
+                finally:
+                    self._opening = False
             return self.journal
 
     def _open(self) -> None:

@@ -145,6 +145,22 @@ class Orphan:
         """The greatest record number this journal holds."""
         return max((event["seq"] for event in self._events()), default=0)
 
+    def void(self) -> list[int]:
+        """Record numbers that were reserved and never written: below the last written one, in whatever segment."""
+        void: list[int] = []
+        pending: list[int] = []
+        for name in self._segments():
+            data = _read(self._directory, name, SEGMENT_BYTES_MAX)
+            head = slots.read_header(data, len(data)) if data else None
+            if data is None or head is None:
+                continue
+            column = data[HEADER_BYTES :: slots.SLOT_BYTES][: head.slots]
+            written = column.rfind(1) + 1
+            void += pending if written else []
+            void += [head.base + index + 1 for index in range(written) if column[index] != 1]
+            pending = [head.base + index + 1 for index in range(written, head.slots)]
+        return void
+
     def _events(self) -> Iterator[dict[str, Any]]:
         names = slots.read_names(_read(self._directory, "names", slots.NAMES_BYTES_MAX) or b"")
         for name in self._segments():

@@ -23,13 +23,14 @@ FRAMES_MAX = 30
 TRACEBACK_CHARS_MAX = PAYLOAD_BYTES_MAX // 4
 _OURS = __file__.rsplit("/", 1)[0] + "/"
 _now = time.monotonic_ns
+_current, _make_current, _reset = CURRENT.get, CURRENT.set, CURRENT.reset
+_end = Journal.end
 
 
 def begin(
     spec: Spec,
     text: str,
     problem: str | None,
-    *,
     scheduled: bool = False,
     extra: dict[str, Any] | None = None,
     raw_id: bytes = NO_ID,
@@ -40,12 +41,13 @@ def begin(
         journal = PROCESS.journal or PROCESS.open()
         place = None
         if journal is not None:
-            number = spec.number(journal)
+            if spec.journal is not journal:
+                spec.enroll(journal)
             packed = b"" if problem is None and not extra else extra_json({"not_replayable_because": problem, **(extra or {})})
-            parent = CURRENT.get()
+            parent = _current()
             now = _now()
             place = journal.begin(
-                number,
+                spec.number,
                 text.encode(),
                 packed,
                 now if scheduled else 0,
@@ -69,7 +71,7 @@ def begin(
 
 def enter(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
     """A call of an audited function begins: its record, started, as the current task."""
-    held = CURRENT.get()
+    held = _current()
     if held is not None and held.awaits is spec:
         start(held)
         return held
@@ -78,9 +80,26 @@ def enter(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
     except Exception as error:  # noqa: BLE001 - as in begin
         trouble.note("arguments could not be captured", error)
         text, problem = "{}", "its arguments could not be captured"
-    task = begin(spec, text, problem)
-    task.token = CURRENT.set(task)
+    journal = PROCESS.journal
+    if problem is None and journal is not None and spec.journal is journal:
+        task = _begin_plain(spec, text, journal, held)
+    else:
+        task = begin(spec, text, problem)
+    task.token = _make_current(task)
     return task
+
+
+def _begin_plain(spec: Spec, text: str, journal: Journal, parent: Task | None) -> Task:
+    """`begin` as nearly every call needs it, without its options: they cost a tenth of an audited call."""
+    try:
+        place = journal.begin(spec.number, text.encode(), b"", 0, _now(), NO_ID if parent is None else parent.raw_id, NO_ID, 1)
+        if PROCESS.idle:
+            PROCESS.wake()
+        return Task(spec.name, place)
+    except Exception as error:  # noqa: BLE001 - as in begin
+        trouble.note("a task could not be recorded", error)
+        journal.dropped += 1
+        return Task(spec.name, None)
 
 
 def start(task: Task) -> None:
@@ -100,10 +119,11 @@ def start(task: Task) -> None:
 def leave(task: Task, error: BaseException | None) -> None:
     """The body ended, well or with `error`: record it, and give the place of the current task back."""
     end(task, error)
-    token, task.token = task.token, None
+    token = task.token
     if token is not None:
+        task.token = None
         try:
-            CURRENT.reset(token)
+            _reset(token)
         except ValueError:
             # A collected coroutine ends in whatever context the collector ran; that context was never ours to reset.
             trouble.COUNTS["ended elsewhere"] = trouble.COUNTS.get("ended elsewhere", 0) + 1
@@ -111,12 +131,16 @@ def leave(task: Task, error: BaseException | None) -> None:
 
 def end(task: Task, error: BaseException | None) -> None:
     """Record how a task ended."""
-    if task.segment is None or task.state == "ended":
+    segment = task.segment
+    if segment is None or task.state == "ended":
         return
     try:
         ended = _now()
-        status, detail = (FINISHED, b"") if error is None else outcome(error)
-        Journal.end(task.segment, task.at, ended, status, detail)
+        if error is None:
+            _end(segment, task.at, ended, FINISHED)
+        else:
+            status, detail = outcome(error)
+            _end(segment, task.at, ended, status, detail)
         task.state = "ended"
         if PROCESS.idle:
             PROCESS.wake()

@@ -5,6 +5,7 @@ Rules:
 1. At least once: a record stays until its end was answered with 200. What the answer means:
 
        200              taken; entries of `rejected` are counted and not sent again
+       422 with counts  the same: read whole, and every event of it rejected
        413, 400, 4xx    the batch is halved; a single record refused for good is counted and not sent again
        401 403 429 5xx  hold, back off
        no answer        hold, back off (0.1 s doubling to 10 s, each with jitter)
@@ -49,7 +50,7 @@ class Sender:
 
     def __init__(self, process: Process, journal: Journal, instance: dict[str, Any], settings: Settings) -> None:
         self._process, self._journal, self.instance, self._settings = process, journal, instance, settings
-        self.transport = Transport(settings)
+        self.transport = Transport(settings, journal.spool)
         self._cursors = Cursors(journal)
         self._wake = _thread.allocate_lock()
         self._wake.acquire()
@@ -108,7 +109,7 @@ class Sender:
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection."""
-        self.transport.close()
+        self.transport.abandon()
 
     # --- the thread ---
 
@@ -176,7 +177,7 @@ class Sender:
     def _post(self, batch: Batch) -> bool:
         """Whether to go on sending."""
         answer = self.transport.request("POST", "/events", self._envelope(batch.texts, batch.backlog))
-        if answer.status == 200:
+        if answer.status == 200 or was_read(answer):
             self._accepted(answer)
             self._cursors.taken(batch)
             self._known = True
@@ -220,11 +221,11 @@ class Sender:
         return False
 
     def _hold(self, answer: Answer) -> None:
-        why = f"{answer.status} {str(answer.body)[:200]}" if answer.status else self.transport.last_error
         if answer.status:
+            why = f"{answer.status} {str(answer.body)[:200]}"
             trouble.note("the daemon does not take records now; the spool keeps them", why)
         share = 0.5 + os.urandom(1)[0] / 512
-        wait = min(BACK_OFF_S[1], max(self._back_off * share, answer.retry_after))
+        wait = min(BACK_OFF_S[1], self.transport.silence.next_s(), max(self._back_off * share, answer.retry_after))
         self._back_off = min(BACK_OFF_S[1], self._back_off * 2)
         self._try_at = time.monotonic() + wait
 
@@ -309,3 +310,8 @@ class Sender:
     def _close(self) -> None:
         self.transport.close()
         self._journal.close()
+
+
+def was_read(answer: Answer) -> bool:
+    """Whether a 422 says what became of each event (all of them rejected) and not that the body could not be read."""
+    return answer.status == 422 and isinstance(answer.body, dict) and {"accepted", "rejected"} <= answer.body.keys()

@@ -50,6 +50,8 @@ FINISHED, FAILED, CANCELLED, DROPPED = 1, 2, 3, 4  # the low three bits of the e
 STATUS = {FINISHED: "finished", FAILED: "failed", CANCELLED: "cancelled", DROPPED: "dropped"}
 HAS_SCHEDULED, HAS_STARTED, HAS_PROGRESS, HAS_END = 1, 2, 4, 8
 NO_ID = bytes(16)
+EXPECTS = "expect"
+"""The `source` of names whose records are expectations, not tasks."""
 
 ReadSide = Callable[[int, int], bytes]
 """offset, length -> what stands there in the side file (short or empty where nothing does)."""
@@ -277,6 +279,8 @@ def events_of(record: Record, anchor: int, side: ReadSide, want: int = 15) -> li
         return []
     common = {"task": id_text(record.task), "name": record.name.name, "attempt": record.attempt, "seq": record.seq}
     events: list[dict[str, Any]] = []
+    if record.name.fields.get("source") == EXPECTS:
+        return [_expected(record, common, anchor)] if want & HAS_SCHEDULED else []
     body = _body(record) if want & (HAS_SCHEDULED | HAS_STARTED) else {}
     if record.scheduled and want & HAS_SCHEDULED:
         events.append({"type": "scheduled", **common, "at": record.scheduled + anchor, **body})
@@ -287,6 +291,13 @@ def events_of(record: Record, anchor: int, side: ReadSide, want: int = 15) -> li
     if record.ended and record.status in STATUS and want & HAS_END:
         events.append(_end(record, common, anchor, side))
     return events
+
+
+def _expected(record: Record, common: dict[str, Any], anchor: int) -> dict[str, Any]:
+    """What must begin; that the record has ended is its own affair."""
+    body = _body(record)
+    kept: dict[str, Any] = {name: body[name] for name in ("within", "key", "args", "not_replayable_because") if name in body}
+    return {"type": "expected", **common, "at": record.scheduled + anchor, **kept}
 
 
 def _progress(record: Record, common: dict[str, Any], anchor: int, side: ReadSide) -> list[dict[str, Any]]:

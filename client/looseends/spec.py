@@ -27,7 +27,7 @@ _HOLE = re.compile(r"\{(\w+)\}")
 class Spec:
     """One function's tasks: everything about them that does not change from call to call."""
 
-    __slots__ = ("_journal", "_number", "caution", "fields", "function", "key", "name", "replay", "shape", "source")
+    __slots__ = ("caution", "fields", "function", "journal", "key", "name", "number", "replay", "shape", "source")
 
     def __init__(
         self,
@@ -64,15 +64,13 @@ class Spec:
             "code": code_digest(function),
         }
         self.fields = {field: value for field, value in fields.items() if value is not None}
-        self._journal: Journal | None = None
-        self._number = 0
+        self.journal: Journal | None = None  # in whose names table this spec has this number
+        self.number = 0
 
-    def number(self, journal: Journal) -> int:
-        """This spec's number in the journal's names table, written there on first use. Raises OSError."""
-        if self._journal is not journal:
-            self._number = journal.name(Name(self.name, self.shape.params, self.key, self.fields))
-            self._journal = journal
-        return self._number
+    def enroll(self, journal: Journal) -> None:
+        """Write this spec into the journal's names table. Raises OSError."""
+        self.number = journal.name(Name(self.name, self.shape.params, self.key, self.fields))
+        self.journal = journal
 
     def via(self, source: str, **fields: Any) -> Spec:
         """The same function's tasks as begun by a hook: other source, else the same."""
@@ -80,7 +78,7 @@ class Spec:
         for slot in Spec.__slots__:
             setattr(copy, slot, getattr(self, slot))
         copy.source, copy.fields = source, {**self.fields, "source": source, **fields}
-        copy._journal, copy._number = None, 0
+        copy.journal, copy.number = None, 0
         return copy
 
     @property

@@ -1,8 +1,10 @@
 """One kept connection to the daemon, and what came of each request: an outcome, never an exception.
 
 Rules: used by the sender's thread alone. `LOOSEENDS_URL` decides; without it the unix socket in the state folder, if
-something answers there, else loopback on the default port. A connection is proven when it is a unix socket whose peer
-has our uid or root's: only then, or with a valid mac, are orders taken. The third part of a token never leaves.
+something answers there, else loopback on the default port. A process that has reached that socket once stays with it:
+while its daemon restarts, any process may listen on the port, and would be handed the arguments of tasks. A connection is
+proven when it is a unix socket whose peer has our uid or root's: only then, or with a valid mac, are orders taken. The
+third part of a token never leaves.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import slots, trouble
-from .lifecycle import VERSION
+from .lifecycle import PROCESS, VERSION
 from .settings import Settings
+from .silence import Silence
 from .wire import BODY_BYTES_MAX, DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 CONNECT_S = 2.0
 ANSWER_S = 10.0
 GZIP_BYTES_MIN = 4 << 10
+UNIX_BYTES_MAX = 108  # of a socket's path, its closing zero included
 _UCRED = struct.Struct("@iII")
 
 
@@ -42,13 +46,20 @@ class Address(NamedTuple):
     port: int = 0
     prefix: str = ""
 
+    def __str__(self) -> str:
+        """As in LOOSEENDS_URL."""
+        if self.scheme == "unix":
+            return f"unix:{self.host}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.prefix}"
+
 
 def parse_url(url: str) -> Address:
     """`https://host`, `http://host:port` or `unix:/path`. Raises ValueError naming the forms."""
     if url.startswith("unix:"):
         path = url[len("unix:") :]
         path = path[2:] if path.startswith("//") else path
-        if path.startswith("/") and len(path.encode()) < 108:
+        if path.startswith("/") and len(path.encode()) < UNIX_BYTES_MAX:
             return Address("unix", path)
     else:
         from urllib.parse import urlsplit
@@ -63,12 +74,14 @@ def parse_url(url: str) -> Address:
 class Transport:
     """The connection, made when needed and kept."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spool: str = "") -> None:
+        """`spool` is where records wait while nobody answers, by default the one of the settings."""
         self._settings = settings
+        self.silence = Silence(spool or settings.spool)
         self._connection: http.client.HTTPConnection | None = None
         self._address: Address | None = None
+        self._default = Address("unix", f"{settings.state}/looseends.sock"), Address("http", "127.0.0.1", DEFAULT_PORT)
         self.proven = False
-        self.last_error = ""
         parts = (settings.token or "").split(".")
         self._bearer = ".".join(parts[:2]) if len(parts) >= 2 else ""
         self.order_key = parts[2] if len(parts) == 3 else ""
@@ -84,8 +97,7 @@ class Transport:
             except Exception as error:  # noqa: BLE001 - sockets, TLS, HTTP and JSON fail in more ways than can be listed
                 self.close()
                 if not reused:
-                    trouble.COUNTS["no answer"] = trouble.COUNTS.get("no answer", 0) + 1
-                    self.last_error = f"{type(error).__name__}: {error}"
+                    self.silence.go_on(self.where(), f"{type(error).__name__}: {error}")
                     break
         return Answer(0)
 
@@ -105,6 +117,7 @@ class Transport:
         connection.request(method, f"{prefix}/api/v1{path}", body, headers)
         response = connection.getresponse()
         data = response.read(BODY_BYTES_MAX)
+        self.silence.end(self.where())
         if response.isclosed() is False or response.will_close:
             self.close()
         return Answer(response.status, slots.loads(data) if data else None, _seconds(response.getheader("Retry-After")))
@@ -122,25 +135,42 @@ class Transport:
                 error = failure
                 continue
             self._connection, self._address = connection, address
+            if address == self._default[0]:
+                PROCESS.reached = address.host
             self.proven = address.scheme == "unix" and _peer_is_ours(connection.sock)
             return connection
         raise error
 
+    def where(self) -> str:
+        """Where the daemon is, or is looked for."""
+        return " or ".join(map(str, self._addresses() if self._connection is None or self._address is None else [self._address]))
+
     def _addresses(self) -> list[Address]:
-        default = [Address("unix", f"{self._settings.state}/looseends.sock"), Address("http", "127.0.0.1", DEFAULT_PORT)]
-        if not self._settings.url:
-            return default if len(default[0].host.encode()) < 108 else default[1:]
-        try:
-            return [parse_url(self._settings.url)]
-        except ValueError as error:
-            trouble.note("LOOSEENDS_URL cannot be used; the default is", error)
-            return default
+        if self._settings.url:
+            try:
+                return [parse_url(self._settings.url)]
+            except ValueError as error:
+                trouble.note("LOOSEENDS_URL cannot be used; the default is", error)
+        socket_file, port = self._default
+        if PROCESS.reached == socket_file.host:
+            return [socket_file]
+        return [socket_file, port] if len(socket_file.host.encode()) < UNIX_BYTES_MAX else [port]
 
     def close(self) -> None:
         """Drop the connection; the next request opens another."""
         connection, self._connection, self.proven = self._connection, None, False
         if connection is not None:
             connection.close()
+
+    def abandon(self) -> None:
+        """In a forked child: free the descriptor and nothing else.
+
+        The parent's thread may have been reading an answer; closing the file it read from would wait for a lock that nobody in
+        this process will ever give back.
+        """
+        connection, self._connection, self.proven = self._connection, None, False
+        if connection is not None and connection.sock is not None:
+            os.close(connection.sock.detach())
 
 
 def _open(address: Address) -> http.client.HTTPConnection:

@@ -14,23 +14,36 @@ _said_at: dict[str, float] = {}
 _KINDS_MAX = 100
 
 
-def note(kind: str, detail: object = "") -> None:
-    """Count one trouble of this kind and log it, unless the same kind was logged within the last minute."""
+def note(kind: str, detail: object = "", *, line: str = "") -> bool:
+    """Count one trouble of this kind and log it, unless the same kind was logged within the last minute.
+
+    `line` is said as it stands; without it kind, count and `detail` make one. -> whether it was logged.
+    """
     if kind not in COUNTS and len(COUNTS) >= _KINDS_MAX:
         kind = "other"
     COUNTS[kind] = COUNTS.get(kind, 0) + 1
     now = time.monotonic()
     if now - _said_at.get(kind, -EVERY_S) < EVERY_S:
-        return
+        return False
     _said_at[kind] = now
-    _log(kind, detail)
+    say(line or f"{kind} ({COUNTS[kind]} so far): {text_of(detail)}")
+    return True
 
 
-def _log(kind: str, detail: object) -> None:
+def text_of(detail: object) -> str:
+    """A detail as text; an exception whose text cannot be made is named by its class."""
+    try:
+        return str(detail)
+    except Exception:  # noqa: BLE001 - a detail is a help, not a duty
+        return type(detail).__name__
+
+
+def say(line: str) -> None:
+    """One warning on the logger `looseends`, now."""
     try:
         import logging
 
-        logging.getLogger("looseends").warning("looseends: %s (%s so far): %s", kind, COUNTS[kind], detail)
+        logging.getLogger("looseends").warning("looseends: %s", line)
     except Exception:  # noqa: BLE001 - a host's broken log handler must not break the host's task
         COUNTS["log"] = COUNTS.get("log", 0) + 1
 

@@ -3,7 +3,7 @@
 Rules of this file:
 
 1. Inside the project a time is an integer of unix nanoseconds and a duration is a float of seconds.
-   RFC 3339 exists only on the wire; `parse_time` and `format_time` are the two doors.
+   RFC 3339 exists only on the wire; `parse_time` and `format_time` (times.py) are the two doors.
 2. One bad event never holds up the good ones beside it: `check_batch` sorts them, it does not raise for one of them.
 3. Unknown fields of an *event* are ignored and named in `warnings`, so that clients and daemons of different versions
    work together. Unknown *types* are rejected: nobody could fold them.
@@ -15,11 +15,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
 import re
 from typing import Any, NamedTuple
 
-NS = 1_000_000_000
+from .times import INT_MAX as INT_MAX
+from .times import NS as NS
+from .times import days_from_civil as days_from_civil
+from .times import format_time as format_time
+from .times import parse_time as parse_time
+
 BODY_BYTES_MAX = 1 << 20
 EVENTS_MAX = 1_000
 NAME_CHARS_MAX = 200
@@ -29,7 +33,6 @@ NOTE_CHARS_MAX = 500
 STACK_LINES_MAX = 40
 TAGS_MAX = 20
 DEPTH_MAX = 32
-INT_MAX = (1 << 63) - 1
 AGE_S_MAX = 30 * 86_400
 AHEAD_S_MAX = 300
 DURATION_S_MAX = 366 * 86_400
@@ -109,59 +112,8 @@ class _Bad(Exception):
         self.detail = detail
 
 
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def days_from_civil(year: int, month: int, day: int) -> int:
-    """Days since 1970-01-01 of a proleptic Gregorian date, without importing datetime (30 ms in a client)."""
-    year -= month <= 2
-    era = year // 400
-    of_era = year - era * 400
-    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
-
-
-def parse_time(value: object) -> int:
-    """RFC 3339 text or an integer of unix nanoseconds -> unix nanoseconds. Raises ValueError in words."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value <= INT_MAX:
-            raise ValueError("a time as a number is unix nanoseconds between 0 and 2^63-1")
-        return value
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('a time is RFC 3339 with a zone ("2026-11-20T14:05:31.25Z") or unix nanoseconds')
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    if not (1970 <= year <= 2261 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):
-        raise ValueError("a time between 1970 and 2261, with real months, days, hours, minutes and seconds")
-    total = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
-    zone = match[8]
-    if zone not in "Zz":
-        minutes = int(zone[1:3]) * 60 + int(zone[4:6])
-        total -= minutes * 60 if zone[0] == "+" else -minutes * 60
-    result = total * NS + int((match[7] or "0").ljust(9, "0"))
-    if result < 0:
-        raise ValueError("a time after 1970-01-01T00:00:00Z")
-    return result
-
-
-def format_time(ns: int) -> str:
-    """Unix nanoseconds -> RFC 3339 in UTC with microseconds, the one form we write."""
-    seconds, rest = divmod(ns, NS)
-    days, of_day = divmod(seconds, 86_400)
-    z = days + 719_468
-    era = z // 146_097
-    of_era = z - era * 146_097
-    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted = (5 * of_year + 2) // 153
-    day = of_year - (153 * shifted + 2) // 5 + 1
-    month = shifted + (3 if shifted < 10 else -9)
-    year = year_of_era + era * 400 + (month <= 2)
-    hour, of_hour = divmod(of_day, 3600)
-    minute, second = divmod(of_hour, 60)
-    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{rest // 1000:06d}Z"
 
 
 def canonical(value: object) -> str:
@@ -222,13 +174,16 @@ def _name(value: object, pointer: str) -> str:
     return _text(value, pointer, NAME_CHARS_MAX)
 
 
-def _clipped(value: object, pointer: str) -> str:
-    """Long prose is cut at its end rather than refused: a long message must not lose the failure it describes."""
-    return _text(value[:TEXT_CHARS_MAX] if isinstance(value, str) else value, pointer, empty=True)
+def _clipped(value: object, pointer: str, chars_max: int = TEXT_CHARS_MAX) -> str:
+    """Prose is mended rather than refused, cut at its end, NUL and half surrogates shown as U+FFFD: an odd message must not
+    lose the failure it describes."""
+    if not isinstance(value, str):
+        raise _Bad(pointer, "must be text")
+    return _SURROGATE.sub("\ufffd", value[:chars_max].replace("\0", "\ufffd"))
 
 
 def _note(value: object, pointer: str) -> str:
-    return _text(value[:NOTE_CHARS_MAX] if isinstance(value, str) else value, pointer, empty=True)
+    return _clipped(value, pointer, NOTE_CHARS_MAX)
 
 
 def _when(value: object, pointer: str) -> int:
@@ -239,9 +194,9 @@ def _when(value: object, pointer: str) -> int:
 
 
 def _seconds(value: object, pointer: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _Bad(pointer, "must be a number of seconds")
-    if not 0 <= value <= DURATION_S_MAX:
+    if not 0 <= value <= DURATION_S_MAX:  # also false for NaN and infinity, and safe for whole numbers of any length
         raise _Bad(pointer, f"must be between 0 and {DURATION_S_MAX} seconds")
     return float(value)
 
@@ -306,20 +261,25 @@ def _stack(value: object, pointer: str) -> list[str]:
 def _tags(value: object, pointer: str) -> dict[str, str]:
     if not isinstance(value, dict) or len(value) > TAGS_MAX:
         raise _Bad(pointer, f"must be an object of at most {TAGS_MAX} texts")
-    return {_name(k, pointer): _name(v, f"{pointer}/{k}") for k, v in value.items()}
+    return {_name(k, pointer): _name(v, f"{pointer}/{_escaped(k)}") for k, v in value.items()}
+
+
+def _escaped(key: str) -> str:
+    """A key as it stands in a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _error(value: object, pointer: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Bad(pointer, 'must be an object {"type", "message", "traceback"}')
-    kept = {"type": _name(value.get("type") or "Error", f"{pointer}/type")}
+    kept = {"type": _clipped(value.get("type") or "Error", f"{pointer}/type", NAME_CHARS_MAX)}
     kept["message"] = _clipped(value.get("message") or "", f"{pointer}/message")
     trace = value.get("traceback")
     if trace is not None:
         if not isinstance(trace, str):
             raise _Bad(f"{pointer}/traceback", "must be text")
         # The end of a traceback names the error; its beginning is what can be spared.
-        kept["traceback"] = _text(trace[-PAYLOAD_BYTES_MAX // 4 :], f"{pointer}/traceback", PAYLOAD_BYTES_MAX, empty=True)
+        kept["traceback"] = _clipped(trace[-PAYLOAD_BYTES_MAX // 4 :], f"{pointer}/traceback", PAYLOAD_BYTES_MAX)
     return kept
 
 
@@ -365,7 +325,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "failed": {"duration": _seconds, "error": _error, "handled": _bool, "will_retry": _bool, "retry_at": _when},
     "cancelled": {"duration": _seconds, "reason": _one_of(*CANCEL_REASONS)},
     "dropped": {"reason": _one_of(*DROP_REASONS)},
-    "expected": {"within": _seconds, "key": _name, "args": _payload},
+    "expected": {"within": _seconds, "key": _name, "args": _payload, "not_replayable_because": _clipped},
 }
 """Optional fields per event type, each with its check. The single source of what the wire knows."""
 
@@ -421,7 +381,8 @@ def check_batch(document: object, now: int) -> Batch:
     instance = check_instance(envelope["instance"]) if envelope.get("instance") is not None else None
     try:
         sent_at = _when(envelope["sent_at"], "/sent_at") if envelope.get("sent_at") is not None else None
-        backlog = _count(envelope.get("backlog") or 0, "/backlog")
+        told = envelope.get("backlog")
+        backlog = 0 if told is None else _count(told, "/backlog")
     except _Bad as bad:
         raise Refused(bad.detail, bad.pointer) from None
     batch = Batch(instance, sent_at, backlog, [], [], warnings, [])
@@ -462,7 +423,8 @@ def _event(
                 kept[field] = check(value, f"/{field}")
         elif field not in ("type", "task", "attempt", "at"):
             warnings.append(Problem(index, f"/{field}", "unknown field, ignored"))
-    kept["attempt"] = _attempt(item.get("attempt") or 1, "/attempt")
+    attempt = item.get("attempt")
+    kept["attempt"] = 1 if attempt is None else _attempt(attempt, "/attempt")
     kept["at"] = _checked_at(item.get("at"), now, skew)
     _place(kept, item.get("task"), instance)
     return kept

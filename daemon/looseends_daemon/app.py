@@ -1,7 +1,7 @@
 """The one place where everything is wired: store, decisions, loops, doors. Start and stop in order.
 
-Start: database, operator token, loops' bodies, doors, loops, then `ready`. Stop: doors (nothing new is taken), loops, the
-database (what waits is written), so that every event that was answered with 200 is on disk.
+Start: database, operator token, loops' bodies, doors, loops, then `ready`. Stop: the loops that judge, doors (nothing new is
+taken), the loops that send, the database (what waits is written), so that every event that was answered with 200 is on disk.
 """
 
 from __future__ import annotations
@@ -16,20 +16,27 @@ from aiohttp import web
 from looseends_daemon import config
 from looseends_daemon.clock import Clock
 from looseends_daemon.config import Settings
+from looseends_daemon.core.presence import Presence
 from looseends_daemon.core.routing import Route
-from looseends_daemon.http import api, ingest, instances, orders, signin
+from looseends_daemon.http import api, ingest, instances, orders, purge, signin
 from looseends_daemon.http.access import Access
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.listen import Listener, listen
 from looseends_daemon.http.server import make_app
 from looseends_daemon.notify.webhook import Reach, Target, Webhook
 from looseends_daemon.services import dispatcher
+from looseends_daemon.services.acts import Acts
 from looseends_daemon.services.adopter import Adopter
 from looseends_daemon.services.detector import Detector
 from looseends_daemon.services.dispatcher import Dispatcher
-from looseends_daemon.services.replayer import ReplayCommands, Replayer
+from looseends_daemon.services.expecter import Expecter
+from looseends_daemon.services.janitor import Janitor
+from looseends_daemon.services.replayer import Replayer
 from looseends_daemon.services.shell import Loop
+from looseends_daemon.services.vigil import TICK_S, Vigil
+from looseends_daemon.services.watch import Watch
 from looseends_daemon.store import access
+from looseends_daemon.store.blind import ALIVE_EVERY_S
 from looseends_daemon.store.connection import Database
 from looseends_daemon.store.reads import StoreReader
 from looseends_daemon.store.token_file import ensure_operator_token, token_path
@@ -40,6 +47,8 @@ from looseends_dashboard.snippets import Addresses
 DETECT_IDLE_S = 1.0
 ADOPT_IDLE_S = 0.2
 REPLAY_IDLE_S = 1.0
+JANITOR_IDLE_S = 5.0
+EXPECT_IDLE_S = 10.0
 DISPATCH_IDLE_S = 30.0
 """A pass may wait for an endpoint that hangs, up to its timeout beyond this; the loop counts as healthy meanwhile."""
 
@@ -54,8 +63,22 @@ class Daemon:
         self.rules = config.alert_rules(settings)
         self.operator_token = ""
         self.listener: Listener | None = None
-        self.detector = Detector(database, self.policy, lambda: self.rules, started_at=self.started_at)
-        self.adopter = Adopter(database, settings.detect.spools, self.policy, self.wake)
+        self.vigil = Vigil(started_at=self.started_at, grace_s=self.policy.grace, boot_ns=clock.boot_ns)
+        self.watch = Watch(database, self.vigil, clock)
+        self.presence = Presence()
+        self.detector = Detector(database, self.policy, lambda: self.rules, started_at=self.started_at, vigil=self.vigil)
+        self.adopter = Adopter(
+            database,
+            settings.detect.spools,
+            self.policy,
+            self.wake,
+            payload_bytes_max=settings.storage.max_payload,
+            vigil=self.vigil,
+            presence=self.presence,
+        )
+        self.retention = config.retention_rules(settings)
+        self.janitor = Janitor(database, lambda: self.retention)
+        self.expecter = Expecter(database, config.cron_rules(settings), self.policy)
         self.webhooks: list[Webhook] = []
         self.dispatchers: list[tuple[Dispatcher, Loop]] = []
         self.loops: list[Loop] = []
@@ -66,11 +89,16 @@ class Daemon:
         """What must be there before anybody may come in."""
         path = token_path(self.database.path)
         self.operator_token = await self.database.write(lambda conn: ensure_operator_token(conn, path, now=self.started_at))
-        await dispatcher.begin(self.database, self.rules.endpoints, self.started_at)
+        await self.watch.begin(self.started_at)
+        await dispatcher.begin(self.database, self.rules, self.started_at)
         self.loops = [
             self._loop("detector", self.detector.run_once, DETECT_IDLE_S),
             self._loop("adopter", self.adopter.run_once, ADOPT_IDLE_S),
             self._loop("replayer", Replayer(self.database).run_once, REPLAY_IDLE_S),
+            self._loop("clock", self.watch.tick, TICK_S),
+            self._loop("watch", self.watch.keep, ALIVE_EVERY_S),
+            self._loop("janitor", self.janitor.run_once, JANITOR_IDLE_S),
+            self._loop("expecter", self.expecter.run_once, EXPECT_IDLE_S),
             *self._dispatch_loops(),
         ]
         self.detector.on_notices = self._wake_dispatchers
@@ -94,6 +122,17 @@ class Daemon:
         for loop in self.loops[:1]:
             loop.wake()
 
+    def _is_settling(self) -> bool:
+        """Whether what was sent while we did not hear may still be arriving."""
+        now = self.clock.wall_ns()
+        self.vigil.look(now)
+        return self.vigil.is_settling(now)
+
+    def _connection_ended(self, number: int, by_peer: bool, unanswered: bool) -> None:
+        # What ended while we did not hear is noticed only now, and says nothing: its peer may have lost patience.
+        believed = by_peer and not self._is_settling()
+        self.presence.ended(number, self.clock.wall_ns(), by_peer=believed, unanswered=unanswered)
+
     def _wake_dispatchers(self) -> None:
         for body, loop in self.dispatchers:
             body.wake()
@@ -101,7 +140,10 @@ class Daemon:
 
     def not_ready(self) -> list[str]:
         """In words what keeps this daemon from doing its work; empty: nothing does."""
-        return [f"the {loop.name} has not run through lately" for loop in self.loops if not loop.healthy()]
+        stopped = [f"the {loop.name} has not run through lately" for loop in self.loops if not loop.healthy()]
+        database = self.database
+        storage = (database.full, database.checkpoints.stuck, database.trouble, database.missing)
+        return [*stopped, *(words for words in storage if words is not None)]
 
     # --- the doors ---
 
@@ -111,13 +153,16 @@ class Daemon:
         return Context(
             database=self.database,
             reader=StoreReader(self.database, base_url=base, wall_ns=self.clock.wall_ns),
-            commands=ReplayCommands(self.database, self.clock.wall_ns, self.wake, base_url=base),
+            commands=Acts(self.database, self.clock.wall_ns, self.wake, lambda: self.rules, base_url=base),
             settings=self.settings,
             access=Access(self.database),
             policy=self.policy,
             started_at=self.started_at,
             wake=self.wake,
             ready=self.not_ready,
+            presence=self.presence,
+            settling=self._is_settling,
+            storage=lambda: self.janitor.figures(self.clock.wall_ns()),
             render_sign_in=render_sign_in,
             render_error=render_error,
             now=self.clock.wall_ns,
@@ -132,7 +177,9 @@ class Daemon:
     async def open_doors(self) -> list[str]:
         """Listen; returns the addresses. Raises ListenError with the way out."""
         made = await self.database.write(access.has_made_tokens)
-        self.listener = await listen(self.application(), list(self.settings.server.listen), made_tokens=made)
+        self.listener = await listen(
+            self.application(), list(self.settings.server.listen), made_tokens=made, on_end=self._connection_ended
+        )
         for loop in self.loops:
             loop.start()
         return self.listener.addresses
@@ -143,10 +190,15 @@ class Daemon:
         return await self.database.write(lambda conn: access.make_link(conn, self.operator_token, now=now))
 
     async def close(self) -> None:
-        """Stop in order; safe to call twice."""
+        """Stop in order; safe to call twice. Who judges stops first: behind closed doors every silence would look like a loss."""
+        sending = [loop for _, loop in self.dispatchers]
+        for loop in [loop for loop in self.loops if loop not in sending]:
+            await loop.stop()
+        if self.loops:
+            await self.watch.end()
         if self.listener is not None:
             await self.listener.close(self.settings.server.shutdown_timeout)
-        for loop in self.loops:
+        for loop in sending:
             await loop.stop()
         self.adopter.close()
         for webhook in self.webhooks:
@@ -167,6 +219,7 @@ def all_routes(context: Context) -> list[Route]:
         *instances.routes(context),
         *orders.routes(context),
         *api.api_routes(context),
+        *purge.routes(context),
         *signin.routes(context),
         *page_routes(pages),
     ]
@@ -178,7 +231,12 @@ def _addresses(settings: Settings) -> Addresses:
     http = next((f"http://{address}" for address in listening if not address.startswith("unix:")), "")
     sock = next((address.removeprefix("unix:") for address in listening if address.startswith("unix:")), None)
     needed = settings.server.loopback_ingest == "token"
-    return Addresses(http_url=settings.server.external_url or http, socket=sock, token_needed=needed)
+    return Addresses(
+        http_url=settings.server.external_url or http,
+        socket=sock,
+        token_needed=needed,
+        token_file=token_path(settings.storage.path),
+    )
 
 
 @contextlib.asynccontextmanager

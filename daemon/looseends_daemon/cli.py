@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from looseends.errors import LooseEndsError, UsageError
+from looseends_daemon.commands import storage
 
 DONE, FAILED, USAGE = 0, 1, 2
 EXTRA = ("aiohttp", "aiosqlite", "jinja2", "msgspec")
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _serve_parser(commands, raw)
     _config_parser(commands, raw)
     _token_parser(commands, raw)
+    storage.add(commands, raw, _settings)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser

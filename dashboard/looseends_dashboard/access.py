@@ -6,7 +6,7 @@ that is not shown leaves a sentence in its place that says why, and what would b
 
 from __future__ import annotations
 
-from looseends_daemon.core.replay import BLOCKING, CONFIRMABLE
+from looseends_daemon.core.replay import ARGUMENTS, BLOCKING, CONFIRMABLE, SIGNATURE
 from looseends_daemon.core.resources import Actor, CommandRefused, Task, Value
 from looseends_dashboard import words
 
@@ -41,21 +41,27 @@ class Reason(Value, frozen=True):
 
 
 class Refusal(Value, frozen=True):
-    """An act that was refused, as its page shows it. `confirm` holds the names to send back; empty: nothing can be waved."""
+    """An act that was refused, as its page shows it. `confirm` holds the names to send back; empty: nothing can be waved.
+
+    `act` is replay, dismiss or resolve; `note` and `args` are what was typed; `edit`: other arguments are the way on.
+    """
 
     title: str
     reasons: list[Reason]
     confirm: list[str]
+    act: str = "replay"
     note: str = ""
     args: str = ""
+    edit: bool = False
 
 
-def refusal(error: CommandRefused, confirmed: list[str], note: str = "", args: str = "") -> Refusal:
-    """What a person reads after a refusal. Confirming is offered only where that would be enough."""
+def refusal(error: CommandRefused, confirmed: list[str], act: str, note: str = "", args: str = "") -> Refusal:
+    """What a person reads after a refusal. Confirming is offered only where that would be enough, nothing typed is lost."""
     reasons = [_reason(text) for text in error.reasons] or [Reason(name="", words=error.title)]
     enough = error.status == 409 and all(reason.name in CONFIRMABLE for reason in reasons)
     names = dict.fromkeys([*confirmed, *(reason.name for reason in reasons)]) if enough else {}
-    return Refusal(title=error.title, reasons=reasons, confirm=list(names), note=note, args=args)
+    edit = not enough and (bool(args) or any(reason.name in (ARGUMENTS, SIGNATURE) for reason in reasons))
+    return Refusal(title=error.title, reasons=reasons, confirm=list(names), act=act, note=note, args=args, edit=edit)
 
 
 def _reason(text: str) -> Reason:

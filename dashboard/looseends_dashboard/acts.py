@@ -14,7 +14,7 @@ from aiohttp import web
 
 from looseends.wire import NOTE_CHARS_MAX
 from looseends_daemon.core.resources import Actor, CommandRefused
-from looseends_dashboard import access, render
+from looseends_dashboard import access, render, words
 
 if TYPE_CHECKING:
     from looseends_dashboard.site import Site
@@ -39,13 +39,31 @@ class Acts:
         args_text = _text(form.get("args")).strip()
         try:
             args = _arguments(args_text)
+            args_text = _exact(args_text, args)
             replay = await self.site.commands.replay_task(task_id, _actor(request), note=note, args=args, confirm=confirm)
         except CommandRefused as error:
             if error.status == 404:
                 return self.site.missing(request, "task")
-            refused = access.refusal(error, confirm, note, args_text)
+            refused = access.refusal(error, confirm, "replay", note, args_text)
             return await self.site.task_page(request, task_id, refused=refused, status=error.status)
         return see(f"/replays/{quote(replay.id, safe='')}")
+
+    async def dismiss(self, request: web.Request) -> web.Response:
+        """POST /tasks/{id}/dismiss: a person decides that nothing is to be done about a loose end."""
+        task_id = request.match_info["id"]
+        note = _text((await request.post()).get("note"))
+        try:
+            await self.site.commands.dismiss_task(task_id, _actor(request), note=note)
+        except CommandRefused as error:
+            if error.status == 404:
+                return self.site.missing(request, "task")
+            refused = access.refusal(error, [], "dismiss", note)
+            return await self.site.task_page(request, task_id, refused=refused, status=error.status)
+        return see(f"/tasks/{quote(task_id, safe='')}")
+
+    async def back_to_task(self, request: web.Request) -> web.Response:
+        """GET where only a form leads, as after a reload of its answer: back to the task."""
+        return see(f"/tasks/{quote(request.match_info['id'], safe='')}")
 
     async def resolve(self, request: web.Request) -> web.Response:
         """POST /replays/{id}/orders/{order}/resolve: a person decides what nobody knows."""
@@ -61,7 +79,7 @@ class Acts:
         except CommandRefused as error:
             if error.status == 404:
                 return self.site.missing(request, "order")
-            refused = access.refusal(error, [], note)
+            refused = access.refusal(error, [], "resolve", note)
             return await self.site.replay_page(request, replay_id, refused=refused, status=error.status)
         return see(f"/replays/{quote(replay_id, safe='')}")
 
@@ -105,6 +123,11 @@ def _arguments(text: str) -> Any:
     if not isinstance(value, dict):
         raise CommandRefused(422, "The arguments cannot be read", ['Write an object, as in {"order_id": 7}'])
     return value
+
+
+def _exact(typed: str, args: Any) -> str:
+    """What was typed, so that a page can give it back unchanged: where it would mark unsafe characters, JSON escapes them."""
+    return typed if words.visible(typed) == typed else words.json_text(args)
 
 
 def _actor(request: web.Request) -> Actor:

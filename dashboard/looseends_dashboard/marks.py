@@ -25,6 +25,8 @@ _STATES = {
     "cancelled": Mark(glyph="⊘", word="cancelled", kind="ended"),
     "replayed": Mark(glyph="↻", word="replayed", kind="ended"),
     "dismissed": Mark(glyph="✎", word="dismissed", kind="ended"),
+    "met": Mark(glyph="✓", word="met in time", kind="ended"),
+    "met late": Mark(glyph="✓", word="met late", kind="ended"),
 }
 
 
@@ -39,6 +41,8 @@ def mark(task: Task) -> Mark:
         return Mark(glyph="◌", word=spoken(task.verdict), kind="loose")
     if task.settled in ("replayed", "dismissed"):
         return _STATES[task.settled]
+    if task.expected is not None:
+        return _STATES["met late" if task.verdict is not None else "met"]
     return _STATES.get(task.state, Mark(glyph="?", word=spoken(task.state), kind="ended"))
 
 

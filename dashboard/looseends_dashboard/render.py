@@ -16,6 +16,7 @@ from aiohttp import web
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from looseends_daemon.core.titles import bare_reason
 from looseends_dashboard import access, assets, links, marks, tree, words
 
 CONTENT_SECURITY_POLICY = (
@@ -82,6 +83,7 @@ def environment() -> jinja2.Environment:
         brief=tree.brief,
         mark=marks.mark,
         spoken=marks.spoken,
+        bare=bare_reason,
         plural=words.plural,
     )
     env.globals.update(

@@ -34,6 +34,9 @@ def routes(pages: Pages) -> list[Route]:
     return [
         *looking,
         Route(method="POST", path="/tasks/{id}/replay", role="operator", handler=acting.replay, page=True, acts=True),
+        Route(method="GET", path="/tasks/{id}/replay", role="viewer", handler=acting.back_to_task, page=True),
+        Route(method="POST", path="/tasks/{id}/dismiss", role="operator", handler=acting.dismiss, page=True, acts=True),
+        Route(method="GET", path="/tasks/{id}/dismiss", role="viewer", handler=acting.back_to_task, page=True),
         Route(
             method="POST",
             path="/replays/{id}/orders/{order}/resolve",

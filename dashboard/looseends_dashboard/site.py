@@ -24,6 +24,7 @@ KIN_MAX = 20
 STEPS_MAX = 200
 ORDERS_MAX = 100
 REFRESH_S = 10
+REPLAY_REFRESH_S = 3
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -187,17 +188,25 @@ class Site:
         return self.page(request, "replays.html", here="Replays", api="/api/v1/replays", **_paged(page, cursor, "/replays"))
 
     async def replay(self, request: web.Request) -> web.Response:
-        """GET /replays/{id}."""
-        return await self.replay_page(request, request.match_info["id"])
+        """GET /replays/{id}. While it runs it looks again by itself, unless told to stop."""
+        return await self.replay_page(request, request.match_info["id"], looking=request.query.get("refresh") != "off")
 
     async def replay_page(
-        self, request: web.Request, replay_id: str, *, refused: access.Refusal | None = None, status: int = 200
+        self,
+        request: web.Request,
+        replay_id: str,
+        *,
+        refused: access.Refusal | None = None,
+        status: int = 200,
+        looking: bool = False,
     ) -> web.Response:
         """A replay's page, also with the reasons why an act on it was refused."""
         replay = await self.reader.replay(replay_id)
         if replay is None:
             return self.missing(request, "replay")
-        return self.page(
+        # Whoever is typing what became of an order must not have it taken away.
+        refreshing = looking and replay.state == "running" and not replay.counts.get("outcome_unknown")
+        response = self.page(
             request,
             "replay.html",
             status=status,
@@ -206,9 +215,13 @@ class Site:
             api=f"/api/v1/replays/{replay.id}",
             replay=replay,
             refused=refused,
+            refresh_s=REPLAY_REFRESH_S if refreshing else None,
             rows=views.order_rows(replay.items[:ORDERS_MAX]),
             rows_left=max(0, len(replay.items) - ORDERS_MAX),
         )
+        if refreshing:
+            response.headers["Refresh"] = str(REPLAY_REFRESH_S)
+        return response
 
     async def instances(self, request: web.Request) -> web.Response:
         """GET /instances?cursor=."""

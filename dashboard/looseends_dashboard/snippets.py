@@ -5,6 +5,8 @@ Rules: every block runs as it stands when pasted; nothing in them is secret, sin
 
 from __future__ import annotations
 
+import shlex
+
 from looseends_daemon.core.resources import Value
 
 SERVICE = """\
@@ -13,11 +15,12 @@ import looseends
 from fastapi import BackgroundTasks, FastAPI
 
 looseends.init(service="shop-web")
+looseends.install("starlette")  # BackgroundTasks are seen from the moment they are scheduled
 app = FastAPI()
 
 @looseends.task(name="mail.send_welcome", deadline="30s", replay=True)
 def send_welcome(email: str) -> None:
-    time.sleep(20)  # kill -9 this process now, and see what looseends says
+    time.sleep(20)  # long enough to be killed in the middle of it
 
 @app.post("/register")
 def register(email: str, background: BackgroundTasks) -> dict[str, bool]:
@@ -28,11 +31,12 @@ def register(email: str, background: BackgroundTasks) -> dict[str, bool]:
 
 class Addresses(Value, frozen=True):
     """Where this daemon is reached: `http_url` without a path ("" where it only has a socket), the unix socket's path,
-    whether ingest over HTTP asks for a token."""
+    whether ingest over HTTP asks for a token, and the file with the operator token."""
 
     http_url: str
     socket: str | None = None
     token_needed: bool = False
+    token_file: str = "<database>.token"
 
 
 class Snippets(Value, frozen=True):
@@ -66,8 +70,9 @@ def snippets(addresses: Addresses) -> Snippets:
 
 
 def curl(addresses: Addresses, path: str) -> str:
-    """The command that reads a path of the API; the operator token comes from the environment."""
-    return f'curl -sS {_target(addresses)}{path} -H "Authorization: Bearer $LOOSEENDS_OPERATOR_TOKEN"'
+    """The command that reads a path of the API, on the daemon's host: the operator token comes from its file."""
+    token = shlex.quote(addresses.token_file)
+    return f'curl -sS {_target(addresses)}{path} -H "Authorization: Bearer $(cat {token})"'
 
 
 def _target(addresses: Addresses) -> str:
@@ -84,11 +89,13 @@ def _run(addresses: Addresses) -> str:
     setting = f"export LOOSEENDS_URL='{url}'\n"
     token = "export LOOSEENDS_TOKEN=...   # from: looseends token create --role ingest --service shop-web\n"
     needed = token if addresses.token_needed and not addresses.socket else ""
-    return f"{setting}{needed}uvicorn shop:app --port 8000 &\nsleep 2; curl -X POST 'http://127.0.0.1:8000/register?email=a@example.com'"
+    call = "curl -X POST 'http://127.0.0.1:8000/register?email=a@example.com'"
+    return f"{setting}{needed}uvicorn shop:app --port 8000 &\nsleep 2; {call}\nsleep 1; kill -9 $!"
 
 
 def _run_note(addresses: Addresses) -> str:
+    killed = "The last line kills the service in the middle of its task, which is lost. Start it again to replay what was lost. "
     if addresses.socket:
         elsewhere = f" From elsewhere use {addresses.http_url} and an ingest token." if addresses.http_url else ""
-        return f"Over the socket this daemon is known to be yours, so the service also takes replays from it.{elsewhere}"
-    return "Replay needs a proven daemon: give the service an ingest token (looseends token create --role ingest)."
+        return f"{killed}Over the socket this daemon is known to be yours, so the service also takes replays from it.{elsewhere}"
+    return f"{killed}Replay needs a proven daemon: give the service an ingest token (looseends token create --role ingest)."

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from looseends.wire import NS
 from looseends_daemon.core.resources import HistoryEntry, Task, Value
+from looseends_daemon.core.titles import bare_reason
 from looseends_dashboard import words
 from looseends_dashboard.marks import mark, problem, spoken
 
@@ -37,6 +38,7 @@ _MEANINGS = {
     "missed": "It was expected to begin and never seen: most often an early return before the line that starts it.",
     "failed": "It ended with an error and will not be tried again by itself.",
 }
+_NEVER_BEGUN = "The process that held it is gone, and it had not started: its work never began."
 _NO_PROCESS = (
     "It is past its deadline, and no process is known for it: it was reported without one. It may still end: then this "
     "verdict is overruled."
@@ -48,6 +50,7 @@ _SETTLED = {
     "dismissed": "A person decided that nothing is to be done. The history below says who, and why.",
 }
 _QUIET = {
+    "met": "It was expected, and another task began in time for it: nothing is missing.",
     "scheduled": "It waits for its turn and is in time.",
     "running": "It is running and in time.",
     "retrying": "An attempt failed and another one is announced; it is in time.",
@@ -64,7 +67,7 @@ def headline(task: Task, now: int) -> Headline:
     return Headline(
         kind=seen.kind,
         text=_headline_text(task, now),
-        meaning=meaning or _QUIET.get(task.state, ""),
+        meaning=meaning or _QUIET.get("met" if task.expected else task.state, ""),
         advice=_advice(task) if task.loose else "",
     )
 
@@ -80,7 +83,7 @@ def _headline_text(task: Task, now: int) -> str:
 
 def _standing_text(task: Task, now: int) -> str:
     if task.verdict is not None:
-        return f"{spoken(task.verdict).capitalize()}: {task.reason or 'no end was reported in time'}"
+        return f"{spoken(task.verdict).capitalize()}: {bare_reason(task.reason or 'no end was reported in time')}"
     if task.state == "failed":
         error = f"{task.error.type}: {words.short(task.error.message)}" if task.error else task.reason or "no error was given"
         return f"Failed: {error.rstrip(': ')}"
@@ -95,6 +98,8 @@ def _standing_text(task: Task, now: int) -> str:
 
 def _meaning(task: Task) -> str | None:
     word = problem(task) if task.loose else task.verdict or ""
+    if word == "lost" and task.started_at is None:
+        return _NEVER_BEGUN
     return _NO_PROCESS if word == "stuck" and task.instance is None else _MEANINGS.get(word)
 
 
@@ -106,8 +111,9 @@ def _advice(task: Task) -> str:
         then = "Replay runs a second one beside it." if task.replayable else "then it can be replayed."
         return f"{where}If it will not end by itself, end its process; {then}"
     if not task.replayable:
-        return "What stands against a replay is said below; once that is mended, Replay is offered here."
-    if task.verdict in ("never_started", "missed"):
+        mended = "What stands against a replay is said below; once that is mended, Replay is offered here."
+        return f"{mended} Where nothing is to be done, dismiss it."
+    if task.verdict in ("never_started", "missed") or (task.verdict == "lost" and task.started_at is None):
         return f"Press Replay: a live instance of {task.service} runs it as a new task with the same arguments."
     return (
         f"Press Replay: a live instance of {task.service} runs it again as a new task with the same arguments. If it may "

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from looseends.wire import NS
 from looseends_daemon.core.resources import HistoryEntry, Incident, Ledger, ReplayItem, Task, Value
+from looseends_daemon.core.titles import bare_reason
 from looseends_dashboard import words
 from looseends_dashboard.links import href, term
 from looseends_dashboard.marks import Mark, mark, problem, spoken
@@ -116,7 +117,7 @@ def _group(pile: Sequence[Task]) -> Group:
     return Group(
         mark=mark(newest),
         title=_group_title(newest, len(pile)),
-        cause=words.short(newest.reason or (f"{newest.error.type}: {newest.error.message}" if newest.error else ""), 160),
+        cause=_cause(pile),
         names=", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
         count=len(pile),
         first=min(begun),
@@ -124,6 +125,22 @@ def _group(pile: Sequence[Task]) -> Group:
         href=f"/tasks/{quote(newest.id)}" if len(pile) == 1 else href(_group_query(newest)),
         incident=newest.incident if len(same) == 1 else None,
     )
+
+
+_UNBEGUN = ("; it had not started", "; its next attempt had not begun")
+"""What the reason of lost work says of the one task alone."""
+
+
+def _cause(pile: Sequence[Task]) -> str:
+    """What is true of all of them: where some had started and others had not, they are counted."""
+    newest = pile[0]
+    reason = bare_reason(newest.reason or (f"{newest.error.type}: {newest.error.message}" if newest.error else ""))
+    if newest.verdict != "lost" or len({task.reason for task in pile}) == 1:
+        return words.short(reason, 160)
+    for said in _UNBEGUN:
+        reason = reason.replace(said, "")
+    waiting = sum(task.started_at is None for task in pile)
+    return words.short(reason, 120) + (f"; {waiting} of {len(pile)} had not started" if waiting else "")
 
 
 def _group_title(task: Task, count: int) -> str:

@@ -23,7 +23,7 @@ def test_four_ways_of_losing_work_are_found_named_and_told(town: Town) -> None:
     town.register(ada)
     notice, failed = town.told(None, "mail.send_welcome", ada)
     assert notice["type"] == "looseends.incident.opened"
-    assert "failed for good: ConnectionError" in failed["reason"]
+    assert failed["reason"].startswith("ConnectionError")
     for name in ("audit.write_row", "partner.notify"):
         notice, dropped = town.told("never_started", name, ada)
         assert notice["data"]["incident"]["severity"] == "critical"
@@ -45,7 +45,7 @@ def test_four_ways_of_losing_work_are_found_named_and_told(town: Town) -> None:
     assert notice["type"] == "looseends.incident.opened"
     assert notice["data"]["incident"]["labels"]["instance"] is not None
     assert re.search(r"killed|crashed", lost["reason"])
-    assert lost["replayable"] is False  # nobody who could run it is alive
+    assert lost["replayable"] is True, "its author allowed it; that nobody who could run it is alive may change"
 
     assert_nothing_else_is_told(town)
 

@@ -306,3 +306,18 @@ def test_values_get_the_names_of_their_parameters() -> None:
 
 def test_callables_without_code_still_record_something() -> None:
     assert json.loads(Shape(len).encode(([1],), {})[0]) == {"args": {"$t": "tuple", "v": [[1]]}}
+
+
+NUMBERS = [0, -7, 1 << 53, True, False, None, 0.0, -0.0, 1e300, 5e-324, 12.5]
+TEXTS = ["", "ada@example.com", 'quote " and \\ and \n', "é\u2028\x7f\0"]
+
+
+def test_plain_values_are_written_as_the_json_module_writes_them() -> None:
+    def takes(*values: object) -> None: ...
+
+    def takes_two(one: object, two: object) -> None: ...
+
+    for one in [*NUMBERS, *TEXTS]:
+        text, problem = Shape(takes_two).encode((one, "x"), {})
+        assert (text, problem) == (json.dumps([one, "x"], separators=(",", ":")), None)
+    assert Shape(takes).encode((1,), {})[0].startswith("{"), "what *values holds has one name"

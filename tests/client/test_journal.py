@@ -256,6 +256,61 @@ def test_the_process_bound_holds(spool: str, monkeypatch: pytest.MonkeyPatch) ->
     written.close()
 
 
+def test_signal_handlers_and_finalisers_may_run_tasks_while_tasks_are_recorded(recorded: Callable[[], Any]) -> None:
+    tick = looseends.task(name="tick")(lambda n: None)
+    handled = 0
+
+    def handler(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        tick(-handled)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)  # armed anew only now: handlers must not pile up on a slow machine
+
+    class Finalised:
+        def __del__(self) -> None:
+            tick(0)
+
+    tick(0)
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003)
+    try:
+        for number in range(1, 3001):
+            Finalised()
+            tick(number)
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert trouble.COUNTS.keys() <= {"no answer"} and handled > 5
+    assert PROCESS.journal is not None and PROCESS.journal.dropped == 0
+    started = [event for event in recorded() if event["type"] == "started"]
+    assert len(started) == 6001 + handled and len({event["seq"] for event in started}) == len(started)
+    assert len({event["task"] for event in started}) == len(started)
+    assert sorted(e["args"]["args"]["v"][0] if "args" in e["args"] else e["args"]["n"] for e in started)[0] == -handled
+
+
+def test_a_spool_of_somebody_else_is_not_written_to(spool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make a folder of somebody else's")
+    os.mkdir(spool)
+    os.chown(spool, 65534, 65534)
+    with looseends.track("x"):
+        pass
+    assert os.listdir(spool) == []
+    assert PROCESS.journal is not None and PROCESS.journal.folder.startswith(f"{tmp_path}/tmp/looseends-0/")
+
+
+def test_a_journal_that_cannot_be_made_leaves_nothing_behind(spool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        Journal(spool, instance())
+    assert os.listdir(spool) == [] and len(os.listdir("/proc/self/fd")) == descriptors
+
+
 # --- reading what others wrote ------------------------------------------------------------------------------------
 
 

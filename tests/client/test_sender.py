@@ -8,15 +8,16 @@ import shutil
 import signal
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import looseends
-from looseends import journal, sender, trouble
+from looseends import adoption, journal, sender, trouble
 from looseends.lifecycle import PROCESS
-from looseends.transport import parse_url
+from looseends.transport import Transport, parse_url
 
 
 @looseends.task(name="mail.send", key="number")
@@ -88,11 +89,8 @@ def test_an_unknown_instance_is_answered_with_a_batch(receiver: Any) -> None:
 
 
 def test_a_rejected_event_is_counted_and_its_neighbours_stay(receiver: Any) -> None:
-    class Bad:  # a name that the daemon refuses cannot be made by our own code; a broken tag can be planted
-        ...
-
     planted = looseends.task(name="planted")(lambda: None)
-    planted.__looseends__.fields["deadline"] = -5
+    planted.__looseends__.fields["deadline"] = -5  # our own checks would refuse it
     send(1)
     planted()
     send(2)
@@ -232,6 +230,51 @@ def test_an_orphan_of_the_same_user_is_adopted_and_sent(receiver: Any, child: An
     assert next(call[2]["reason"] for call in receiver.calls if call[0] == "DELETE") == "adopted"
     PROCESS.goodbye(2)
     assert not Path(folder).exists()
+
+
+def test_what_no_daemon_took_for_7_days_is_given_up_and_counted(spool: str) -> None:
+    left = journal.Journal(spool, {"id": str(uuid.uuid4()), "service": "tests"})
+    left.close()
+    broken = Path(spool, str(uuid.uuid4()))
+    broken.mkdir()
+    for folder in (left.folder, str(broken)):
+        os.utime(folder, (time.time() - 8 * 86_400,) * 2)
+    fresh = journal.Journal(spool, {"id": str(uuid.uuid4()), "service": "tests"})
+    fresh.close()
+    mine = journal.Journal(spool, {"id": str(uuid.uuid4()), "service": "tests"})
+    look = adoption.Adoption(mine, Transport(PROCESS.settings()), lambda answer: answer.status != 200)
+    look.look_around(100.0, may_send=False)
+    look.look_around(100.0 + adoption.ORPHAN_S, may_send=False)
+    mine.close()
+    assert journal.folders(spool) == sorted([fresh.folder, mine.folder])
+    assert trouble.COUNTS["a dead process's records were given up after 7 days without a daemon"] == 1
+    assert trouble.COUNTS["a spool folder was removed after 7 days: it could not be read"] == 1
+
+
+def test_large_batches_to_another_host_are_packed(
+    spool: str, monkeypatch: pytest.MonkeyPatch, serving: Any, new_receiver: Any, free_port: int
+) -> None:
+    monkeypatch.setenv("LOOSEENDS_URL", f"http://127.0.0.2:{free_port}")  # not one of the names for "this host"
+    far = new_receiver()
+    serving(far, ("127.0.0.2", free_port))
+    for number in range(200):
+        send(number)
+    assert looseends.flush(10) == 0
+    assert "gzip" in {call[3].get("content-encoding") for call in far.calls}
+    assert len(far.events) == 400
+    PROCESS.goodbye(2)
+
+
+def test_the_end_of_a_server_says_goodbye_only_when_nothing_is_open(receiver: Any) -> None:
+    with looseends.track("running"):
+        PROCESS.service_ended()
+        assert PROCESS.journal is not None and receiver.types("running") == ["started"]
+    PROCESS.service_ended()
+    assert receiver.types("running") == ["started", "finished"]
+    assert receiver.calls[-1][0] == "DELETE" and PROCESS.journal is None
+    send(1)
+    assert looseends.flush(10) == 0
+    assert len({batch.instance["id"] for batch in receiver.batches}) == 2, "work after that is another instance's"
 
 
 @pytest.mark.parametrize(

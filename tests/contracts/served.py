@@ -15,16 +15,21 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from expecting import stated, symbol_id
 from model import Model, task_id, wire_batch
 
 from looseends.wire import NS, format_time, parse_time
 from looseends_daemon import config
-from looseends_daemon.app import Daemon
+from looseends_daemon.app import Daemon, all_routes
 from looseends_daemon.clock import Clock
 from looseends_daemon.http.listen import listen
+from looseends_daemon.http.server import make_app
 from looseends_daemon.services.detector import Detector
+from looseends_daemon.services.vigil import Vigil
+from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import blob
 from looseends_daemon.store.connection import Database
+from looseends_daemon.store.expectations import Expecting
 from looseends_daemon.store.facts import end_instance
 
 T = TypeVar("T")
@@ -39,6 +44,13 @@ class HandClock(Clock):
 
     def wall_ns(self) -> int:
         return self.now
+
+
+class Unmoved(Vigil):
+    """The clock of a history goes to and fro: that is neither a freeze nor a clock that was set."""
+
+    def look(self, now: int) -> None:
+        return
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -72,7 +84,8 @@ class Served:
         settings = config.with_flags(config.load(None, {"HOME": path}), listen=(f"unix:{self.socket}",), path=path)
         daemon = Daemon(settings, await Database.open(path), self.clock)
         await daemon.prepare()
-        daemon.listener = await listen(daemon.application(), [f"unix:{self.socket}"])
+        self.context = daemon.context()
+        daemon.listener = await listen(make_app(all_routes(self.context), self.context), [f"unix:{self.socket}"])
         return daemon
 
     def call(self, what: Coroutine[Any, Any, T]) -> T:
@@ -103,17 +116,31 @@ class Played:
 
     def __init__(self, served: Served, history: dict[str, Any], number: int) -> None:
         self.served, self.number = served, number
+        self.expects = "after" in history or any(
+            "expect" in step or step.get("event", {}).get("type") == "expected" for step in history["steps"]
+        )
         self.history = {**history, "instances": {self._own(who): self._own(s) for who, s in history["instances"].items()}}
+        self.history |= {"suffix": f"-{number}", "after": [self._own_names(rule) for rule in history.get("after", [])]}
+        self.history["starts"] = {self._own(who): at for who, at in history.get("starts", {}).items()}
         self.clock = parse_time(history["clock"])
         self.pure = Model(self.history)
         started_at = self.clock - 100_000 * NS
         self.detector = Detector(
-            served.daemon.database, self.pure.policy, lambda: served.daemon.rules, started_at=started_at, freeze_s=1e9
+            served.daemon.database,
+            self.pure.policy,
+            lambda: served.daemon.rules,
+            started_at=started_at,
+            vigil=Unmoved(started_at=started_at, grace_s=self.pure.policy.grace),
         )
         self.ended: set[str] = set()
 
     def _own(self, name: str) -> str:
         return f"{name}-{self.number}"
+
+    def _own_names(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Tasks of one name meet each other's expectations, so the names of a history that expects are its own too."""
+        names = ("name", "after", "service") if "event" not in told else ()
+        return {k: self._own(v) if self.expects and k in names else v for k, v in told.items()}
 
     def own_step(self, step: dict[str, Any]) -> dict[str, Any]:
         """The step under this history's own names."""
@@ -128,7 +155,11 @@ class Played:
                     event[field] = self._own(event[field])
             if "service" in event:
                 event["service"] = self._own(event["service"])
+            if self.expects and "name" in event:
+                event["name"] = self._own(event["name"])
             step["event"] = event
+        if "expect" in step:
+            step["expect"] = self._own_names(step["expect"])
         if "events" in step:
             step["events"] = [self.own_step(one) for one in step["events"]]
         if "replay" in step:
@@ -137,6 +168,7 @@ class Played:
 
     def take(self, steps: list[dict[str, Any]]) -> None:
         """Steps in this order; consecutive events of one instance may travel in one batch (`together`)."""
+        object.__setattr__(self.served.context, "policy", self.pure.policy)
         for step in steps:
             now = self.clock + int(step["at"] * NS)
             self.served.clock.now = now
@@ -150,8 +182,18 @@ class Played:
                 self._news(step, now)
             elif "replay" in step:
                 self._replay(step["replay"], now)
+            elif "expect" in step:
+                self._expect(step, now)
             elif step.get("judge"):
                 self.judge(now)
+
+    def _expect(self, step: dict[str, Any], now: int) -> None:
+        def write(conn: Any) -> None:
+            expecting = Expecting(conn, InstanceIds(conn), self.pure.policy, now)
+            for one, body, at in stated(self.history, step):
+                expecting.state(one, body, at)
+
+        self.served.call(self.served.daemon.database.write(write))
 
     def _replay(self, replay: dict[str, str], now: int) -> None:
         self.served.call(self.served.daemon.database.write(lambda conn: _order(conn, replay, now)))
@@ -181,6 +223,20 @@ class Played:
         self.served.call(self.served.daemon.database.write(beat))
         self.served.call(self.detector.run_once(now))
 
+    def id_of(self, symbol: str) -> str:
+        """The id of this history's task or expectation of that name."""
+        own = f"after@{self._own(symbol[6:])}" if symbol.startswith("after@") else self._own(symbol)
+        return symbol_id(self.history, own)
+
+    def _shown(self, symbol: str) -> dict[str, Any] | None:
+        """A task as the API shows it; None: an expectation that is none, because nothing missed it."""
+        task = self.id_of(symbol)
+        if task in self.pure.expected:
+            listed = self.served.ask("GET", f"/api/v1/tasks?q=id:{task}")["items"]
+            return listed[0] if listed else None
+        found: dict[str, Any] = self.served.ask("GET", f"/api/v1/tasks/{task}")
+        return found
+
     def outcome(self, symbols: set[str]) -> dict[str, Any]:
         """The five terms over this history's services, and what the API shows of each task."""
         day = 86_400 * NS
@@ -188,11 +244,14 @@ class Played:
         terms = dict.fromkeys(("tasks", "succeeded", "failed", "cancelled", "in_time", "gap"), 0)
         tasks, services = {}, set()
         for symbol in sorted(symbols):
-            found = self.served.ask("GET", f"/api/v1/tasks/{task_id(self._own(symbol))}")
+            found = self._shown(symbol)
+            if found is None:
+                continue
             services.add(found["service"])
             instance = found["instance"]["id"] if found["instance"] else None
             times = tuple(None if found[at] is None else parse_time(found[at]) for at in ("began_at", "ended_at"))
             tasks[symbol] = (found["state"], found["verdict"], found["attempt"], *times, instance, found["name"])
+        services |= set(self.history["instances"].values()) if self.expects else set()
         for service in services:
             query = urllib.parse.urlencode({**window, "service": service})
             ledger = self.served.ask("GET", f"/api/v1/ledger?{query}")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from expecting import policy_of, stated, symbol_id
 from model import task_id, wire_batch
 
 from looseends.wire import NS, check_batch, parse_time
 from looseends_daemon.core.detect import due_of
 from looseends_daemon.core.facts import view_of
 from looseends_daemon.core.judgements import LooseChange
-from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS, Actor
 from looseends_daemon.core.stats import TERMS
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import blob, flag_words, word
+from looseends_daemon.store.expectations import Expecting
 from looseends_daemon.store.facts import apply_batch, cells_of, end_instance, place_of_row
 from looseends_daemon.store.judgements import Times, judge_due, judgements_of
 from looseends_daemon.store.ledger import COLUMNS
@@ -30,7 +31,7 @@ class Stored:
     def __init__(self, history: dict[str, Any]) -> None:
         self.history = history
         self.clock = parse_time(history["clock"])
-        self.policy = Policy(**history.get("policy", {}))
+        self.policy = policy_of(history)
         self.conn = sqlite3.connect(":memory:", isolation_level=None)
         self.conn.row_factory = sqlite3.Row
         migrate(self.conn)
@@ -54,6 +55,10 @@ class Stored:
             self._news(step, now)
         elif "replay" in step:
             self._order(step["replay"], now)
+        elif "expect" in step:
+            expecting = Expecting(self.conn, InstanceIds(self.conn), self.policy, now)
+            for one, body, at in stated(self.history, step):
+                expecting.state(one, body, at)
         elif step.get("judge"):
             self.detect(now)
         self.conn.execute("COMMIT")
@@ -101,6 +106,8 @@ class Stored:
         counted: dict[tuple[int, int, int], dict[str, int]] = {}
         for row in self.conn.execute("SELECT * FROM task"):
             place = place_of_row(row)
+            if not place.marks():
+                continue
             cell = counted.setdefault((place.minute, row["environment"], row["type"]), dict.fromkeys(COLUMNS, 0))
             for column, n in place.marks().items():
                 cell[column] += n
@@ -115,7 +122,9 @@ class Stored:
     # --- what came out ---
 
     def row(self, symbol: str) -> sqlite3.Row:
-        row: sqlite3.Row = self.conn.execute("SELECT * FROM task WHERE id = ?", (blob(task_id(symbol)),)).fetchone()
+        row: sqlite3.Row = self.conn.execute(
+            "SELECT * FROM task WHERE id = ?", (blob(symbol_id(self.history, symbol)),)
+        ).fetchone()
         return row
 
     def task(self, symbol: str) -> dict[str, Any]:
@@ -138,7 +147,7 @@ class Stored:
 
     def said(self, symbol: str) -> list[list[str | None]]:
         """The judgements of a task."""
-        return [[row.what, row.verdict] for row in judgements_of(self.conn, blob(task_id(symbol)))]
+        return [[row.what, row.verdict] for row in judgements_of(self.conn, blob(symbol_id(self.history, symbol)))]
 
     def ledger(self) -> dict[str, int]:
         """The five terms as the ledger has them."""

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model import histories, task_id
+from model import histories
 from served import Played, Served
-from test_any_order import READY, TWO_BY_TWO, end_of, last_arrival_wins
+from test_any_order import READY, TWO_BY_TWO, end_of, first_come_first_served, last_arrival_wins, looks_max
 
 from looseends_daemon.store import facts as store_facts
+from looseends_daemon.store import pairing
 
 NUMBERS = count(1)
 TWO = {"clock": "2026-11-20T14:00:00Z", "instances": {"a": "s", "b": "s"}, "steps": TWO_BY_TWO}
@@ -34,7 +35,8 @@ def served() -> Iterator[Served]:
 
 
 def symbols_of(history: dict[str, Any]) -> set[str]:
-    return {step["event"]["task"] for step in history["steps"] if "event" in step}
+    symbols = {step["event"]["task"] for step in history["steps"] if "event" in step}
+    return symbols | set(history["expect"]["tasks"] if "expect" in history else ())
 
 
 def expected(played: Played, history: dict[str, Any]) -> dict[str, Any]:
@@ -44,8 +46,10 @@ def expected(played: Played, history: dict[str, Any]) -> dict[str, Any]:
         played.pure.take(step)
     tasks = {}
     for symbol in sorted(symbols_of(history)):
-        task = task_id(played._own(symbol))
-        view = dict(played.pure.views())[task]
+        task = played.id_of(symbol)
+        view = {**dict(played.pure.views()), **dict(played.pure.missed())}.get(task)
+        if view is None:
+            continue
         standing = played.pure.standing[task]
         verdict = None if view.ended else standing.verdict
         tasks[symbol] = (view.state, verdict, view.attempt, view.began_at, view.ended_at, view.instance, view.name)
@@ -60,7 +64,8 @@ def play(served: Served, history: dict[str, Any], steps: list[dict[str, Any]]) -
     news = {step["instance"]: step for step in history["steps"] if "instance" in step}
     played.take([played.own_step(step) for step in news.values()])
     played.take([{"at": end_of(history), "judge": True}])
-    return played.outcome(symbols_of(history)), expected(played, history)
+    wanted = expected(played, history)
+    return played.outcome(symbols_of(history)), wanted
 
 
 @st.composite
@@ -68,13 +73,13 @@ def deliveries(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]]]:
     """Events shuffled and repeated, the news of instances in their own order, and the detector anywhere between."""
     name = draw(st.sampled_from(sorted(READY)))
     steps = READY[name]["steps"]
-    events = [step for step in steps if "event" in step]
+    events = [step for step in steps if "event" in step or "expect" in step]
     again = draw(st.lists(st.sampled_from(events), max_size=2))
     shuffled = draw(st.permutations(events + again))
     for fixed in (step for step in reversed(steps) if "instance" in step):
         last = min((n for n, step in enumerate(shuffled) if "instance" in step), default=len(shuffled))
         shuffled.insert(draw(st.integers(0, last)), fixed)
-    for at in draw(st.lists(st.floats(0, end_of(READY[name])), max_size=3)):
+    for at in draw(st.lists(st.floats(0, end_of(READY[name])), max_size=looks_max(READY[name], 3))):
         shuffled.insert(draw(st.integers(0, len(shuffled))), {"at": at, "judge": True})
     return name, [step for step in steps if "replay" in step] + shuffled
 
@@ -110,5 +115,17 @@ def test_a_fold_in_which_the_last_arrival_wins_is_caught(served: Served, monkeyp
     history = histories()["fail-retry-succeed"]
     steps = [step for step in history["steps"] if "event" in step]
     orders = [steps, steps[::-1], [steps[1], steps[0], *steps[2:]]]
+    outcomes = [play(served, history, order) for order in orders]
+    assert any(shown != wanted for shown, wanted in outcomes)
+
+
+def test_a_pairing_by_order_of_arrival_is_caught(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = histories()["expectation-narrow-beside-a-wide-one"]
+    steps = [step for step in history["steps"] if "event" in step]
+    judged = [part for step in reversed(steps) for part in (step, {"at": 600, "judge": True})]
+    shown, wanted = play(served, history, judged)
+    assert shown == wanted
+    monkeypatch.setattr(pairing, "pair_in_time", first_come_first_served)
+    orders = [steps, steps[::-1], [*steps[2:], *steps[:2]], judged]
     outcomes = [play(served, history, order) for order in orders]
     assert any(shown != wanted for shown, wanted in outcomes)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from model import Model, histories, task_id
+from expecting import symbol_id
+from model import Model, histories
 
 HISTORIES = histories()
-PENDING = {"expectations", "loops"}
+PENDING: set[str] = set()
 
 
 def ready() -> list[str]:
@@ -28,7 +29,8 @@ def test_a_history_ends_as_it_says(name: str) -> None:
         assert {field: found[field] for field in wanted} == wanted, symbol
     assert model.ledger() == expect["ledger"]
     said = {
-        symbol: [[row.what, row.verdict] for row in model.judgements.get(task_id(symbol), [])] for symbol in expect["judgements"]
+        symbol: [[row.what, row.verdict] for row in model.judgements.get(symbol_id(history, symbol), [])]
+        for symbol in expect["judgements"]
     }
     assert said == expect["judgements"]
     assert sorted(model.incidents(), key=str) == sorted(expect["incidents"], key=str)

@@ -106,7 +106,27 @@ def test_a_mistake_in_a_fixed_word_lists_the_allowed_values() -> None:
     assert refused("foo:bar").allowed == SHOWN
 
 
-@pytest.mark.parametrize("text", ["source:x", "queue:x", "trace:x", "error:x", "tag.a:x", "args.a:7", "is:orphan", "is:overlap"])
+ASKED = ("foo:bar", "source:x", "tag.:x", "is:nonsense", "is:", 'is:""', "is:orphan", "- x")
+
+
+@pytest.mark.parametrize("text", ASKED)
+def test_no_word_is_called_allowed_that_would_be_refused_next(text: str) -> None:
+    for word in refused(text).allowed:
+        given = word.removeprefix("is:") if text.startswith("is:") else word.removeprefix("-")
+        tried = f"is:{given}" if text.startswith("is:") else given + {"is:": "open", "state:": "failed"}.get(given, "")
+        check_searchable(parse(tried if not tried.endswith(":") else _filled(tried)))
+
+
+def _filled(word: str) -> str:
+    return word + {"verdict:": "lost", "older:": "5m", "took:": ">2s", "attempt:": "2"}.get(word, "x")
+
+
+def test_a_misspelt_word_that_cannot_be_searched_yet_is_not_recommended() -> None:
+    assert "did you mean" not in refused("eror:x").detail
+    assert "error: is recorded but not searchable" in refused("eror:x").detail
+
+
+@pytest.mark.parametrize("text", ["source:x", "queue:x", "trace:x", "error:x", "tag.a:x", "args.a:7", "is:orphan"])
 def test_what_is_not_searchable_yet_is_said_and_never_no_results(text: str) -> None:
     parse(text)
     error = refused(f"is:open {text}")

@@ -138,6 +138,12 @@ class FakeCommands:
             raise self.refusal
         return Replay(id="rep_1", state="running", requested_by=actor.name, requested_at=0)
 
+    async def dismiss_task(self, task_id: str, actor: Actor, *, note: str) -> Task:
+        self.asked.append({"dismissed": task_id, "actor": actor.name, "note": note})
+        if self.refusal is not None:
+            raise self.refusal
+        return Task(id=task_id, name="n", service="s", environment="e", state="running", settled="dismissed")
+
     async def resolve_order(self, order_id: str, actor: Actor, *, answer: str, note: str) -> Replay:
         self.asked.append({"order": order_id, "answer": answer, "note": note})
         if self.refusal is not None:

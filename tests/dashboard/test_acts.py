@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from dashboard import shop
 from dashboard.checks import check
-from dashboard.fakes import Client, FakeCommands, Visit
-from looseends_daemon.core.replay import CAUTION, NO_LIVE_INSTANCE, REPLAYED_BEFORE
-from looseends_daemon.core.resources import CommandRefused
+from dashboard.fakes import OPERATOR, VIEWER, Client, FakeCommands, Visit
+from looseends_daemon.core.replay import CAUTION, NO_LIVE_INSTANCE, REPLAYED_BEFORE, SIGNATURE
+from looseends_daemon.core.resources import Actor, CommandRefused
 from looseends_daemon.core.routing import ROLES
 from looseends_dashboard.routes import Addresses, Pages, routes
 
@@ -78,6 +79,82 @@ async def test_arguments_that_are_no_object_are_refused_with_the_place(visit: Vi
     assert commands.asked == []
 
 
+def _field(document: Any, name: str, action: str) -> Any:
+    """What stands in a field of the form that leads there: its text or its value."""
+    form = next(form for form in document.iter("form") if form.get("action") == action)
+    field = next(field for field in form.iter() if field.get("name") == name)
+    return field.text if field.tag == "textarea" else field.get("value")
+
+
+@pytest.mark.parametrize(
+    ("typed", "refusal"),
+    [
+        ('{"order_id":', None),
+        ('{"oder_id": 8}', CommandRefused(409, "Blocked", [f"{SIGNATURE}: order_id is missing, and it takes no oder_id"])),
+        ('{"a": 1}', CommandRefused(409, "Blocked", [f"{NO_LIVE_INSTANCE}: no instance is alive"])),
+    ],
+)
+async def test_a_refused_replay_gives_back_what_was_typed(visit: Visit, typed: str, refusal: CommandRefused | None) -> None:
+    client = await visit(shop.full(), commands=FakeCommands(refusal=refusal))
+    path = f"/tasks/{TASK}/replay"
+    answer = await press(client, path, args=typed, note="the typo")
+    document = check(await answer.text())
+    assert answer.status in (409, 422)
+    assert (_field(document, "args", path), _field(document, "note", path)) == (typed, "the typo")
+
+
+async def test_typed_arguments_survive_a_confirmation_character_by_character(visit: Visit) -> None:
+    commands = FakeCommands(refusal=CommandRefused(409, "Confirm", [f"{CAUTION}: its author says: mind"]))
+    client = await visit(shop.full(), commands=commands)
+    path, typed = f"/tasks/{TASK}/replay", {"to": "\u200fada\u202e"}
+    document = check(await (await press(client, path, args=json.dumps(typed, ensure_ascii=False))).text())
+    await press(client, path, args=_field(document, "args", path), confirm=CAUTION)
+    assert commands.asked[-1]["args"] == typed
+
+
+@pytest.mark.parametrize("act", ["replay", "dismiss"])
+async def test_the_address_of_a_form_leads_back_to_its_task(visit: Visit, act: str) -> None:
+    client = await visit(shop.full())
+    answer = await client.get(f"/tasks/{TASK}/{act}", allow_redirects=False)
+    assert (answer.status, answer.headers["Location"]) == (303, f"/tasks/{TASK}")
+
+
+async def test_a_loose_end_is_dismissed_from_its_page_with_a_note(visit: Visit) -> None:
+    commands = FakeCommands()
+    client = await visit(shop.full(), commands=commands)
+    path = f"/tasks/{TASK}/dismiss"
+    document = check(await (await client.get(f"/tasks/{TASK}")).text())
+    form = next(form for form in document.iter("form") if form.get("action") == path)
+    note = next(field for field in form.iter("input") if field.get("name") == "note")
+    assert note.get("required") is not None
+    answer = await press(client, path, note="known since Monday")
+    assert (answer.status, answer.headers["Location"]) == (303, f"/tasks/{TASK}")
+    assert commands.asked == [{"dismissed": TASK, "actor": "operator token", "note": "known since Monday"}]
+
+
+async def test_a_refused_dismissal_says_why_and_keeps_the_note(visit: Visit) -> None:
+    refusal = CommandRefused(422, "Note too long", ["a note is at most 500 characters"])
+    client = await visit(shop.full(), commands=FakeCommands(refusal=refusal))
+    path = f"/tasks/{TASK}/dismiss"
+    answer = await press(client, path, note="x" * 501)
+    text = await answer.text()
+    assert answer.status == 422
+    document = check(text)
+    assert "a note is at most 500 characters" in text
+    assert _field(document, "note", path) == "x" * 501
+
+
+@pytest.mark.parametrize(("number", "actor"), [(1, VIEWER), (8, OPERATOR), (20, OPERATOR)])
+async def test_dismissing_is_offered_to_operators_for_open_loose_ends_only(visit: Visit, number: int, actor: Actor) -> None:
+    client = await visit(shop.full(), actor=actor)
+    assert "/dismiss" not in await (await client.get(f"/tasks/{shop.task_id(number)}")).text()
+
+
+async def test_a_dismissal_of_nothing_is_a_404_page(visit: Visit) -> None:
+    client = await visit(shop.full(), commands=FakeCommands(refusal=CommandRefused(404, "No such task")))
+    assert (await press(client, "/tasks/nobody/dismiss", note="x")).status == 404
+
+
 async def test_a_replay_of_nothing_is_a_404_page(visit: Visit) -> None:
     client = await visit(shop.full(), commands=FakeCommands(refusal=CommandRefused(404, "No such task")))
     answer = await press(client, "/tasks/nobody/replay")
@@ -131,5 +208,5 @@ def test_every_door_names_its_role_and_every_act_is_marked() -> None:
     assert {door.role for door in doors} <= set(ROLES)
     assert {door.path for door in doors if door.role == "open"} == {"/static/{hash}/{name}"}
     acts = {door.path for door in doors if door.acts}
-    assert acts == {"/tasks/{id}/replay", "/replays/{id}/orders/{order}/resolve"}
+    assert acts == {"/tasks/{id}/replay", "/tasks/{id}/dismiss", "/replays/{id}/orders/{order}/resolve"}
     assert all(door.role == "operator" for door in doors if door.acts)

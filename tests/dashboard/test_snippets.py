@@ -45,7 +45,14 @@ def test_the_same_task_is_started_finished_and_failed() -> None:
 
 def test_the_service_is_python_and_marks_its_background_work() -> None:
     ast.parse(SERVICE)
-    assert "@looseends.task(" in SERVICE
+    assert "@looseends.task(" in SERVICE and 'looseends.install("starlette")' in SERVICE
+
+
+def test_the_service_is_killed_in_the_middle_of_its_task() -> None:
+    shown = 'uvicorn() { exec sleep 30; }\ncurl() { :; }\nsleep() { [ "$1" = 30 ] && command sleep 30; :; }\n'
+    block = snippets(WHERE["socket and port"]).run
+    shell = subprocess.run(["bash", "-c", f"{shown}{block}\nwait $!"], capture_output=True, text=True, timeout=20)
+    assert shell.returncode == 137, "the one killed is the service that the block started"
 
 
 def all_of(blocks: Snippets) -> str:
@@ -68,3 +75,10 @@ def test_a_daemon_without_a_port_is_reached_through_its_socket() -> None:
     text = all_of(snippets(WHERE["socket only"]))
     assert "--unix-socket '/run/user/1000/with blank/x.sock' http://localhost/api/v1/events" in text
     assert curl(WHERE["socket only"], "/api/v1/tasks/1").startswith("curl -sS --unix-socket '/run")
+
+
+def test_the_command_to_take_along_reads_the_token_from_the_file_that_serve_made() -> None:
+    told = curl(Addresses(http_url="http://127.0.0.1:3637", token_file="/var/lib/my ends/looseends.db.token"), "/api/v1/tasks/1")
+    assert told == (
+        "curl -sS http://127.0.0.1:3637/api/v1/tasks/1 -H \"Authorization: Bearer $(cat '/var/lib/my ends/looseends.db.token')\""
+    )

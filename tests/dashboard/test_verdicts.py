@@ -35,6 +35,29 @@ def test_a_stuck_task_without_a_process_does_not_claim_that_one_lives() -> None:
     assert "process still lives" in verdicts.headline(loose("stuck", instance=shop.WEB_1), shop.NOW).meaning
 
 
+def test_lost_work_that_had_not_started_never_began_and_nobody_has_to_wonder() -> None:
+    waiting = verdicts.headline(loose("lost", state="scheduled", replayable=True), shop.NOW)
+    assert waiting.meaning.endswith("its work never began.")
+    assert "look there first" not in waiting.advice
+    begun = verdicts.headline(loose("lost", started_at=shop.NOW), shop.NOW)
+    assert "is not known" in begun.meaning
+
+
+def test_a_headline_does_not_say_its_verdict_twice() -> None:
+    head = verdicts.headline(task(verdict="never_started", loose=True, reason="never started: its request failed"), shop.NOW)
+    assert head.text == "Never started: its request failed"
+
+
+def test_a_group_says_how_many_had_not_started_only_where_some_had() -> None:
+    one: dict[str, Any] = {"state": "running", "verdict": "lost", "loose": True, "instance": shop.WEB_2}
+    begun = task(**one, started_at=shop.NOW, reason="process killed")
+    waiting = task(**one, reason="process killed; it had not started")
+    assert views.groups([waiting, begun])[0].cause == "process killed; 1 of 2 had not started"
+    assert views.groups([begun, waiting])[0].cause == "process killed; 1 of 2 had not started"
+    assert views.groups([waiting, waiting])[0].cause == "process killed; it had not started"
+    assert views.groups([begun])[0].cause == "process killed"
+
+
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_replay_is_not_advised_where_it_is_not_offered(verdict: str) -> None:
     assert "Press Replay" not in verdicts.headline(loose(verdict, replayable=False), shop.NOW).advice

@@ -26,12 +26,13 @@ from looseends_daemon.config.declared import Setting, Table, tables
 from looseends_daemon.config.kinds import Kind
 from looseends_daemon.config.lines import lines_of
 from looseends_daemon.config.render import render_example, show
-from looseends_daemon.config.rules import alert_rules, policy, task_rules
+from looseends_daemon.config.rules import alert_rules, cron_rules, policy, retention_rules, task_rules
 from looseends_daemon.config.settings import (
     LATER,
     Alerts,
     Detect,
     Endpoint,
+    Expect,
     Log,
     Network,
     Server,
@@ -45,6 +46,7 @@ __all__ = [
     "ConfigError",
     "Detect",
     "Endpoint",
+    "Expect",
     "Log",
     "Network",
     "Server",
@@ -53,10 +55,12 @@ __all__ = [
     "TaskRule",
     "alert_rules",
     "check",
+    "cron_rules",
     "expand",
     "load",
     "policy",
     "render_example",
+    "retention_rules",
     "show",
     "task_rules",
     "with_flags",
@@ -72,8 +76,8 @@ Place = tuple[str | int, ...]
 class ConfigError(UsageError):
     """The configuration cannot be used. `errors` holds one line for each thing that is wrong."""
 
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors), hint="mend the lines above; config.example.toml shows every key")
+    def __init__(self, errors: list[str], hint: str = "mend the lines above; config.example.toml shows every key") -> None:
+        super().__init__("\n".join(errors), hint=hint)
         self.errors = errors
 
 
@@ -133,7 +137,8 @@ def _read_text(path: str) -> str:
             raise ConfigError([f"{path}: is larger than {FILE_BYTES_MAX} bytes, which no configuration is"])
         return raw.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+        hint = "give the path of your configuration; looseends config init prints one to begin with"
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"], hint) from None
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigError([f"{path}:{line}: is not UTF-8 text"]) from None
@@ -251,17 +256,19 @@ class _Reading:
             self.say((table.name,), f"{len(value)} times [[{table.name}]], at most {TABLES_MAX} are taken")
             return ()
         found = tuple(self._section(table, item, (table.name, index)) for index, item in enumerate(value))
-        self._unique_names(table, value)
+        self._unique(table, value)
         return found
 
-    def _unique_names(self, table: Table, items: list[dict[str, Any]]) -> None:
+    def _unique(self, table: Table, items: list[dict[str, Any]]) -> None:
+        """No two tables of an array that are the same by the keys which their section names."""
         seen: set[str] = set()
         for index, item in enumerate(items):
             name = item.get("name")
-            if isinstance(name, str) and name in seen:
-                self.say((table.name, index, "name"), f'{table.name}.name = "{name}": this name is taken already')
-            if isinstance(name, str):
-                seen.add(name)
+            same = repr([item.get(key) for key in table.section.same])
+            if isinstance(name, str) and same in seen:
+                words = "this name is taken already" if table.section.same == ("name",) else "another one says the same"
+                self.say((table.name, index, "name"), f'{table.name}.name = "{name}": {words}')
+            seen.add(same)
 
     def _section(self, table: Table, item: dict[str, Any], path: Place) -> Any:
         """One section with its defaults, or None where something was wrong."""
@@ -276,7 +283,12 @@ class _Reading:
             found, value = self._value(table, setting, item, path)
             if found:
                 values[name] = value
-        return table.section(**values) if len(self.errors) == before else None
+        if len(self.errors) != before:
+            return None
+        made = table.section(**values)
+        for key, words in made.faults():
+            self.say((*path, key), f"{table.name}.{key} {words}")
+        return made
 
     def _value(self, table: Table, setting: Setting, item: dict[str, Any], path: Place) -> tuple[bool, Any]:
         """(whether it was set, the value); errors are noted."""

@@ -12,10 +12,14 @@ import binascii
 import ipaddress
 import json
 import re
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from looseends.wire import NEVER
+from cronsim import CronSim, CronSimError
+
+from looseends.wire import NAME_CHARS_MAX, NEVER
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 TEXT_CHARS_MAX = 2_000
@@ -74,6 +78,42 @@ class Text(Kind):
         if len(value) > TEXT_CHARS_MAX or not value.isprintable():
             raise ValueError(f"must be at most {TEXT_CHARS_MAX} printable characters on one line")
         return value
+
+
+class Label(Text):
+    """A name as events carry it: of a task, a service or an environment."""
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if len(text) > NAME_CHARS_MAX:
+            raise ValueError(f"is {len(text)} characters long, at most {NAME_CHARS_MAX} are taken")
+        return text
+
+
+class Cron(Text):
+    """A cron line of five fields, which comes true some day."""
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        try:
+            if len(text.split()) != 5:
+                raise CronSimError
+            next(CronSim(text, datetime(2026, 1, 1)))  # noqa: DTZ001 - a wall clock without a zone: does any minute fit?
+        except (CronSimError, StopIteration):
+            fields = '"minute hour day month weekday" of a time that comes, like "0 2 * * *" or "*/15 8-17 * * 1-5"'
+            raise ValueError(f"must be five fields {fields}") from None
+        return text
+
+
+class Zone(Text):
+    """A time zone by its name in the tz database."""
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        try:
+            return ZoneInfo(text).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError('must be the name of a time zone, like "UTC" or "Europe/Berlin"') from None
 
 
 class Name(Text):
@@ -175,6 +215,32 @@ class Duration(Kind):
 
 def _seconds(text: str) -> float:
     return round(sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text)), 6)
+
+
+class Size(Kind):
+    """A number of bytes as text with a unit; bytes inside."""
+
+    units = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+    def __init__(self, doc: str, low: str, high: str) -> None:
+        super().__init__(doc)
+        self.low, self.high = low, high
+
+    def read(self, value: Any) -> int:
+        size = self._bytes(value) if isinstance(value, str) else None
+        if size is None:
+            raise ValueError('must be a size in quotes like "64KiB", "512MiB" or "10GiB"')
+        if not (self._bytes(self.low) or 0) <= size <= (self._bytes(self.high) or 0):
+            raise ValueError(f'must be between "{self.low}" and "{self.high}"')
+        return size
+
+    def _bytes(self, text: str) -> int | None:
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?) ?(B|KiB|MiB|GiB|TiB)", text, re.ASCII)
+        return None if found is None else int(float(found[1]) * self.units[found[2]])
+
+    def write(self, value: Any) -> str:
+        unit = next(name for name, size in reversed(self.units.items()) if value % size == 0 and value >= size or size == 1)
+        return toml_text(f"{value // self.units[unit]}{unit}")
 
 
 class Texts(Kind):

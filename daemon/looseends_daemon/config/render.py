@@ -14,7 +14,7 @@ _HEAD = """\
 #
 # The daemon runs without any of this. What is set below is the default; lines that begin with "#" and no space are
 # examples to uncomment. Durations are text: "500ms", "10s", "5m", "4h", "7d". An unknown key is an error. Each key
-# outside of [[task]] and [[endpoint]] can be set by the environment instead, lists separated by commas:
+# outside of [[task]], [[expect]] and [[endpoint]] can be set by the environment instead, lists separated by commas:
 # LOOSEENDS_SERVER_LISTEN, LOOSEENDS_ALERTS_GROUP_WAIT. A secret can be kept in a file of its own: url_file = "...".
 """
 
@@ -26,7 +26,12 @@ def render_example() -> str:
 
 def _example(table: Table) -> str:
     title = f"#[[{table.name}]]" if table.array else f"[{table.name}]"
-    return f"\n# {table.doc}\n{title}\n" + "".join(_example_line(setting, table.array) for setting in table.settings)
+    apart = table.section.apart
+    lines = [_example_line(setting, table.array) for setting in table.settings if setting.name not in apart]
+    if apart:
+        needed = (f"#{one.name} = {one.kind.write(one.kind.example)}\n" for one in table.settings if one.required)
+        lines += [f"{title}\n", *needed, *(_example_line(table.keys()[name], table.array) for name in apart)]
+    return f"\n# {table.doc}\n{title}\n" + "".join(lines)
 
 
 def _example_line(setting: Setting, array: bool) -> str:

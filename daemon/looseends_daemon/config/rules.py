@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import shlex
 
+from looseends.wire import NS
 from looseends_daemon.config.settings import Settings
+from looseends_daemon.core.expect import CronRule
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
-from looseends_daemon.core.policy import Policy, TaskRule
+from looseends_daemon.core.policy import AfterRule, Policy, TaskRule
+from looseends_daemon.core.retention import Rules
 
 
 def task_rules(settings: Settings) -> tuple[TaskRule, ...]:
@@ -20,6 +23,7 @@ def task_rules(settings: Settings) -> tuple[TaskRule, ...]:
             severity=rule.severity,
             open_after=rule.open_after,
             failures=rule.failures,
+            overlap=rule.overlap,
         )
         for rule in settings.tasks
     )
@@ -34,6 +38,44 @@ def policy(settings: Settings) -> Policy:
         grace=detect.grace,
         unreachable_after=detect.unreachable_after,
         rules=task_rules(settings),
+        after=after_rules(settings),
+    )
+
+
+def after_rules(settings: Settings) -> tuple[AfterRule, ...]:
+    """The [[expect]] tables that name a task to follow."""
+    return tuple(
+        AfterRule(
+            environment=one.environment,
+            after=one.after,
+            name=one.name,
+            by=one.by or "key",
+            within=one.within,
+            service=one.service,
+        )
+        for one in settings.expects
+        if one.after is not None
+    )
+
+
+def cron_rules(settings: Settings) -> tuple[CronRule, ...]:
+    """The [[expect]] tables with a cron line."""
+    return tuple(
+        CronRule(
+            environment=one.environment, service=one.service or "", name=one.name, cron=one.cron, tz=one.tz, within=one.within
+        )
+        for one in settings.expects
+        if one.cron is not None
+    )
+
+
+def retention_rules(settings: Settings) -> Rules:
+    """What the janitor decides by."""
+    storage = settings.storage
+    return Rules(
+        finished=int(storage.retain_finished * NS),
+        failed=int(max(storage.retain_failed, storage.retain_finished) * NS),
+        size_bytes_max=storage.max_size,
     )
 
 

@@ -6,7 +6,7 @@ What the contract names and this version lacks stands in `LATER`: its use is an 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -16,17 +16,27 @@ SEVERITIES = ("info", "warning", "critical")
 STATE_FOLDER = "$XDG_STATE_HOME/looseends"
 LATER = frozenset(
     (
-        *("expect", "heartbeat", "metrics", "otel"),
-        *("storage.retain_finished", "storage.retain_failed", "storage.max_size", "storage.max_payload"),
+        *("heartbeat", "metrics", "otel"),
         *("detect.heartbeat_every", "detect.settle_failed_after"),
-        *("task.overlap", "alerts.ack_expires", "endpoint.match", "endpoint.max_per_minute"),
+        *("alerts.ack_expires", "endpoint.match", "endpoint.max_per_minute"),
     )
 )
 """Sections and keys of the contract that this version does not have."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all sections: frozen, keyword-only. The docstring's first line is the comment of the example file."""
+    """Base of all sections: frozen, keyword-only. The docstring's first line is the comment of the example file.
+
+    `same`: keys by which two tables of one array are one too many. `apart`: keys that exclude others, so the example shows them
+    in a table of their own.
+    """
+
+    same: ClassVar[tuple[str, ...]] = ("name",)
+    apart: ClassVar[tuple[str, ...]] = ()
+
+    def faults(self) -> list[tuple[str, str]]:
+        """What is wrong between keys that are right by themselves: (key, words)."""
+        return []
 
 
 class Server(Section, frozen=True, kw_only=True):
@@ -63,6 +73,30 @@ class Storage(Section, frozen=True, kw_only=True):
     path: Annotated[str, kinds.Path("The database; its folder is made with mode 0700 if it is missing.")] = (
         f"{STATE_FOLDER}/looseends.db"
     )
+    retain_finished: Annotated[
+        float,
+        kinds.Duration("Tasks that ended well or were cancelled are removed this long after their end.", "1m", "3660d"),
+    ] = 7 * 86_400.0
+    retain_failed: Annotated[
+        float,
+        kinds.Duration(
+            "Likewise tasks that failed or ever were a loose end; open tasks and open loose ends are never removed.",
+            "1m",
+            "3660d",
+        ),
+    ] = 90 * 86_400.0
+    max_size: Annotated[
+        int,
+        kinds.Size(
+            "Above this the oldest finished payloads are given up, then finished rows; then no new events are taken.",
+            "16MiB",
+            "16TiB",
+        ),
+    ] = 10 << 30
+    max_payload: Annotated[
+        int,
+        kinds.Size("Larger arguments, results and errors are not kept, and such a task cannot be replayed.", "256B", "64KiB"),
+    ] = 64 << 10
 
 
 class Detect(Section, frozen=True, kw_only=True):
@@ -116,6 +150,48 @@ class TaskRule(Section, frozen=True, kw_only=True):
         str,
         kinds.Choice('"ledger" only counts final failures of these tasks: no loose end, no page.', "incident", "ledger"),
     ] = "incident"
+    overlap: Annotated[
+        str,
+        kinds.Choice('"warn" flags two live tasks with the same key, or without one the same arguments.', "allow", "warn"),
+    ] = "allow"
+
+
+class Expect(Section, frozen=True, kw_only=True):
+    """What must begin: at the minutes of a cron line, or after each start of another task."""
+
+    same: ClassVar[tuple[str, ...]] = ("environment", "service", "name", "cron", "tz", "after", "by")
+    apart: ClassVar[tuple[str, ...]] = ("after", "by")
+
+    name: Annotated[str, kinds.Label("Name of the task that must begin.", example="nightly.backup")]
+    service: Annotated[
+        str | None,
+        kinds.Label("Who expects it and is told when it is missed; with after, only its tasks count.", example="cron"),
+    ] = None
+    environment: Annotated[str, kinds.Label("Environment in which it must begin.")] = "production"
+    within: Annotated[float, kinds.Duration("How late it may begin.", "1s", "366d", example=1800.0)]
+    cron: Annotated[str | None, kinds.Cron("When it is due: minute, hour, day, month, weekday.", example="0 2 * * *")] = None
+    tz: Annotated[str, kinds.Zone("Time zone of the cron line.")] = "UTC"
+    after: Annotated[
+        str | None, kinds.Label("Instead of cron: it must begin after each start of this task.", example="order.create")
+    ] = None
+    by: Annotated[
+        str | None,
+        kinds.Choice("What both have in common; by parent, the one began the other.", "key", "parent", "trace", example="key"),
+    ] = None
+
+    def faults(self) -> list[tuple[str, str]]:
+        """A rule is by cron or after another task, and says all that this needs."""
+        if self.cron is not None and self.after is not None:
+            return [("after", "is set beside cron; keep one, or write two [[expect]]")]
+        if self.cron is None and self.after is None:
+            return [("name", 'needs cron = "0 2 * * *" or after = "order.create"')]
+        if self.cron is not None and self.by is not None:
+            return [("by", "belongs to after, not to cron; remove it")]
+        if self.cron is not None and self.service is None:
+            return [("cron", "needs a service: the one that is told when nothing began")]
+        if self.after is not None and self.by is None:
+            return [("after", 'needs by = "key", "parent" or "trace"')]
+        return []
 
 
 class Alerts(Section, frozen=True, kw_only=True):
@@ -173,12 +249,13 @@ class Log(Section, frozen=True, kw_only=True):
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """Everything the daemon can be told. Field names are the names of the sections, `tasks` and `endpoints` apart."""
+    """Everything the daemon can be told. Field names are the names of the sections, the lists `tasks`, `expects` and `endpoints` apart."""
 
     server: Server = Server()
     storage: Storage = Storage()
     detect: Detect = Detect()
     tasks: tuple[TaskRule, ...] = msgspec.field(default=(), name="task")
+    expects: tuple[Expect, ...] = msgspec.field(default=(), name="expect")
     alerts: Alerts = Alerts()
     endpoints: tuple[Endpoint, ...] = msgspec.field(default=(), name="endpoint")
     network: Network = Network()

@@ -22,11 +22,11 @@ def misfit(signature: str | None, args: Mapping[str, Any]) -> str | None:
     needed = positional[: len(positional) - len(spec.defaults)]
     needed += [name for name, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if default is None]
     missing = [item.arg for item in needed if item.arg not in args]
-    if missing:
-        return f"{', '.join(missing)} is missing" if len(missing) == 1 else f"{', '.join(missing)} are missing"
     known = {item.arg for item in (*positional, *spec.kwonlyargs, spec.vararg, spec.kwarg) if item is not None}
     extra = sorted(name for name in args if name not in known) if spec.kwarg is None else []
-    return f"it takes no {', '.join(extra)}" if extra else None
+    wrong = [f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
+    wrong += [f"it takes no {', '.join(extra)}"] if extra else []
+    return ", and ".join(wrong) or None
 
 
 def _parameters(signature: str | None) -> ast.arguments | None:

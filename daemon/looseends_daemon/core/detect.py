@@ -15,15 +15,23 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from looseends.wire import NEVER, NS
+from looseends.wire import INT_MAX, NEVER, NS
+from looseends_daemon.core.clocks import Jump, corrected
 from looseends_daemon.core.facts import View
+from looseends_daemon.core.loops import is_loop
 from looseends_daemon.core.policy import HOUR_S, Policy
 from looseends_daemon.core.resources import Value
 from looseends_daemon.core.words import clock, span
 
 RETRY_WAIT_S = HOUR_S
+EXPECTED_WITHIN_S = 60.0
+"""Where an `expected` event does not say `within`."""
 BEHIND_LOOK_S = 1.0
+BEHIND_LOOK_S_MAX = 60.0
+"""How often to look at work whose instance has not told all it knows: the longer it has been due, the more rarely. Whoever
+hears of the instance has it looked at again at once."""
 HEARTBEAT_SLACK = 1.5
 
 DROPPED_WORDS = {
@@ -48,6 +56,8 @@ class InstanceNow(Value, frozen=True):
     state: str
     reason: str = ""
     last_heard_at: int = 0
+    started_at: int | None = None
+    ended_at: int | None = None
     caught_up: bool = True
     behind_since: int | None = None
     missing: int = 0
@@ -56,32 +66,48 @@ class InstanceNow(Value, frozen=True):
 class World(Value, frozen=True):
     """Everything a verdict rests on besides the task: `ready_at` is when the daemon has been up and unfrozen for `grace`.
 
-    `queue_caught_up`: every live instance of the environment is caught up (what a queue's task rests on).
+    `queue_caught_up`: every live instance of the environment is caught up (what a queue's task rests on, and an expectation).
+    `blind`: from and to of the times in which the daemon did not hear, in order. `jumps`: when the wall clock was set.
+    `ends_alone`: the type of this task was seen to finish by itself, so it is no loop.
     """
 
     now: int
     ready_at: int
     instances: Mapping[str, InstanceNow] = {}
     queue_caught_up: bool = True
+    blind: tuple[tuple[int, int], ...] = ()
+    jumps: tuple[Jump, ...] = ()
+    ends_alone: bool = True
 
 
 class Finding(Value, frozen=True):
     """The answer: a verdict with its reason in words, or None; and when to ask again (ns).
 
-    `known` False: something it rests on is not heard yet, so an earlier verdict neither falls nor is confirmed.
+    `known` False: something it rests on is not heard yet, so an earlier verdict neither falls nor is confirmed. `settles`: in
+    words, why a verdict that stands needs nobody any more (of expectations only: what was expected began late and ended well).
+    `ends_at`: a loop ended with its process then, which is a fact to be added; `lives_on`: its process lives, take that back.
     """
 
     verdict: str | None = None
     reason: str = ""
     check_at: int | None = None
     known: bool = True
+    settles: str = ""
+    ends_at: int | None = None
+    lives_on: bool = False
 
 
 def due_of(view: View, policy: Policy) -> int | None:
     """When a running task is past its deadline, or a scheduled or retrying one must have begun; None: never."""
-    if view.state == "running" and view.started_at is not None:
+    due = _due(view, policy)
+    return None if due is None else min(due, INT_MAX)
+
+
+def _due(view: View, policy: Policy) -> int | None:
+    if view.state == "running":
+        since = _running_since(view)
         limit = policy.deadline(view.service, view.name, view.opening.get("deadline"), view.declared)
-        return None if limit == NEVER else view.started_at + int(limit * NS)
+        return None if limit == NEVER else since + int(limit * NS)
     if view.state == "scheduled" and view.scheduled_at is not None:
         limit = policy.starting(view.service, view.name, view.opening.get("start_within"), _waits_its_turn(view))
         first = max(view.scheduled_at, view.opening.get("eta") or 0)
@@ -90,7 +116,21 @@ def due_of(view: View, policy: Policy) -> int | None:
         limit = policy.starting(view.service, view.name, view.opening.get("start_within"), _waits_its_turn(view))
         retry_at = view.end.get("retry_at") or view.ended_at + int(RETRY_WAIT_S * NS)
         return int(retry_at) + int((HOUR_S if limit == NEVER else limit) * NS)
+    if view.expected:
+        return view.began_at + within_of(view.opening)
     return None
+
+
+def within_of(body: Mapping[str, Any]) -> int:
+    """How long after its time what is expected may begin (ns)."""
+    return int(body.get("within", EXPECTED_WITHIN_S) * NS)
+
+
+def _running_since(view: View) -> int:
+    """Its start; where that is not here, the latest word of it, so that nothing is waited for for ever."""
+    if view.started_at is not None:
+        return view.started_at
+    return max((fact.at for fact in (view.progress, view.stack) if fact is not None), default=view.began_at)
 
 
 def _waits_its_turn(view: View) -> bool:
@@ -100,38 +140,58 @@ def _waits_its_turn(view: View) -> bool:
 
 def judge(view: View, world: World, policy: Policy) -> Finding:
     """The verdict on a task at `world.now`, by the rules above."""
+    who = world.instances.get(view.instance) if view.instance and _bound(view) else None
     if view.ended:
-        return Finding()
+        return Finding(lives_on=view.with_process and view.dropped is None and who is not None and who.state == "alive")
     if view.dropped is not None:
-        return _dropped(view)
+        return Finding(ends_at=view.dropped_at) if _is_loop(view, world) else _dropped(view)
     if world.now < world.ready_at:
         return Finding(check_at=world.ready_at, known=False)
-    who = world.instances.get(view.instance) if view.instance and _bound(view) else None
-    if who is not None and who.state != "alive":
-        gone = _lost(view, who)
-        if _settled_news(who, world, policy):
-            return gone
-        return Finding(check_at=world.now + int(BEHIND_LOOK_S * NS), known=False)
-    return _overdue(view, who, world, policy)
+    if who is None or who.state == "alive":
+        return _overdue(view, who, world, policy)
+    ended_at = world.now if who.ended_at is None else who.ended_at
+    if not _settled_news(who, world, policy):
+        return _not_yet(ended_at, world)
+    return Finding(ends_at=ended_at) if _is_loop(view, world) else _lost(view, who)
+
+
+def _is_loop(view: View, world: World) -> bool:
+    who = world.instances.get(view.instance) if view.instance else None
+    return who is not None and is_loop(view, process_started_at=who.started_at, ends_alone=world.ends_alone)
+
+
+def _not_yet(since: int, world: World) -> Finding:
+    """What it rests on has not told all it knows."""
+    pause = min(max((world.now - since) // 4, int(BEHIND_LOOK_S * NS)), int(BEHIND_LOOK_S_MAX * NS))
+    return Finding(check_at=world.now + pause, known=False)
 
 
 def _bound(view: View) -> bool:
-    """Running work is bound to its instance; scheduled or retrying work only while no queue holds it."""
-    return view.state == "running" or view.opening.get("queue") is None
+    """Running work is bound to its instance, and a loop that ended with it; other work only while no queue holds it."""
+    return view.state == "running" or view.with_process or view.opening.get("queue") is None
 
 
 def _dropped(view: View) -> Finding:
     words = DROPPED_WORDS.get(view.dropped or "", view.dropped or "")
-    at = f" at {clock(view.dropped_at)}" if view.dropped_at is not None else ""
-    if view.started_at is None:
+    at = f"; seen at {clock(view.dropped_at)}" if view.dropped_at is not None else ""
+    if view.state == "scheduled":
         return Finding(verdict="never_started", reason=f"never started: {words}{at}")
     return Finding(verdict="lost", reason=f"lost in mid-task: {words}{at}")
 
 
 def _lost(view: View, who: InstanceNow) -> Finding:
     where = {"running": "", "scheduled": "; it had not started", "retrying": "; its next attempt had not begun"}[view.state]
-    behind = f"; it may have ended: {who.missing} records of this instance are missing" if not who.caught_up else ""
-    return Finding(verdict="lost", reason=f"{who.reason}{where}{behind}")
+    return Finding(verdict="lost", reason=f"{who.reason}{where}{_behind(who)}")
+
+
+def _behind(who: InstanceNow | None) -> str:
+    """What to say of an instance that was judged although it has not told all it knows."""
+    if who is None or who.caught_up:
+        return ""
+    if who.missing:
+        records = "1 record of this instance is" if who.missing == 1 else f"{who.missing} records of this instance are"
+        return f"; it may have ended: {records} missing"
+    return f"; it may have ended: its instance was last heard {clock(who.last_heard_at)}"
 
 
 def _settled_news(who: InstanceNow, world: World, policy: Policy) -> bool:
@@ -142,18 +202,25 @@ def _settled_news(who: InstanceNow, world: World, policy: Policy) -> bool:
 
 
 def _overdue(view: View, who: InstanceNow | None, world: World, policy: Policy) -> Finding:
-    due = due_of(view, policy)
-    stall = stall_of(view)
+    due = corrected(due_of(view, policy), _told_at(view), world.now, world.jumps)
+    stall = corrected(stall_of(view), view.progress.at if view.progress else view.started_at, world.now, world.jumps)
     waiting = min((at for at in (due, stall) if at is not None and at > world.now), default=None)
     passed = [at for at in (due, stall) if at is not None and at <= world.now]
     if not passed:
         return Finding(check_at=waiting)
     known = _settled_news(who, world, policy) if who is not None else _queue_known(view, world)
     if not known:
-        return Finding(check_at=world.now + int(BEHIND_LOOK_S * NS), known=False)
+        return _not_yet(min(passed), world)
     if due is not None and due <= world.now:
         return _past_due(view, due, who, policy)
     return Finding(verdict="stalled", reason=_stalled_words(view), check_at=waiting)
+
+
+def _told_at(view: View) -> int | None:
+    """When what its due time counts from was told, by the clock of that day."""
+    if view.state == "running":
+        return _running_since(view)
+    return view.scheduled_at if view.state == "scheduled" else view.ended_at
 
 
 def _queue_known(view: View, world: World) -> bool:
@@ -175,7 +242,7 @@ def _stalled_words(view: View) -> str:
 
 
 def _past_due(view: View, due: int, who: InstanceNow | None, policy: Policy) -> Finding:
-    behind = "" if who is None or who.caught_up else "; it may have ended: its instance is behind with its records"
+    behind = _behind(who)
     if view.state == "running":
         limit = span(policy.deadline(view.service, view.name, view.opening.get("deadline"), view.declared))
         alive = "its process is alive" if who is not None else "no process is known for it"

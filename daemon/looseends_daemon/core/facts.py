@@ -11,10 +11,13 @@ Rules:
 4. The end of an execution is the worst it reported: failed > cancelled > finished. A failure is never hidden by a later
    finish; more than one end sets `contradiction`. `dropped` is no end.
 5. Head of an attempt: its execution with the latest start. Head of a task: its highest attempt.
+6. `with_process` is the one fact that the daemon adds: this loop ended with its process (core/loops.py). Any end that a client
+   reports outweighs it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,9 +28,10 @@ from looseends_daemon.core.resources import Value
 
 ENDS = ("finished", "cancelled", "failed")
 """From the least to the worst."""
-OPENINGS = ("scheduled", "started")
+OPENINGS = ("scheduled", "started", "expected")
+"""`expected` stands alone: an expectation has its own id, and no other fact may bear it (core/expect.py)."""
 LATEST = ("progress", "stack")
-SLOTS = ("scheduled", "started", "progress", "stack", "finished", "cancelled", "failed", "dropped")
+SLOTS = ("scheduled", "started", "progress", "stack", "finished", "cancelled", "failed", "dropped", "expected", "with_process")
 UNKNOWN = "unknown"
 _NOT_BODY = frozenset(("type", "task", "attempt", "at", "seq", "external_id"))
 _END_STATE = {"finished": "succeeded", "cancelled": "cancelled", "failed": "failed"}
@@ -58,7 +62,10 @@ class Execution(Value, frozen=True):
     @property
     def end(self) -> tuple[str, Fact] | None:
         """The worst end: (type, fact)."""
-        return next(((kind, self.ends[kind]) for kind in reversed(ENDS) if kind in self.ends), None)
+        told = next(((kind, self.ends[kind]) for kind in reversed(ENDS) if kind in self.ends), None)
+        if told is None and "with_process" in self.cell:
+            return ("cancelled", self.cell["with_process"])
+        return told
 
 
 class View(Value, frozen=True):
@@ -86,6 +93,8 @@ class View(Value, frozen=True):
     no_start: bool = False
     redelivered: bool = False
     ran_twice: bool = False
+    expected: bool = False
+    with_process: bool = False
 
     @property
     def ended(self) -> bool:
@@ -158,13 +167,25 @@ def fold(cells: Cells, event: Mapping[str, Any], instance: str | None) -> bool:
     return new
 
 
+def end_with_process(cells: Cells, view: View, at: int) -> None:
+    """Add the daemon's own fact in place: the head of this task, a loop, ended with its process at `at` (ns)."""
+    ended = max(at, view.started_at or at)
+    cells[view.attempt, view.instance or ""]["with_process"] = Fact(at=ended, said_at=ended, body={"reason": "with_process"})
+
+
+def take_back_end(cells: Cells) -> None:
+    """Take the daemon's own fact back in place: the process lives after all."""
+    for cell in cells.values():
+        cell.pop("with_process", None)
+
+
 # --- the view -----------------------------------------------------------------------------------------------------
 
 
 def view_of(cells: Cells) -> View:
     """What the facts say, whatever order they came in. `cells` must hold at least one fact."""
     attempt = max(number for number, _ in cells)
-    runs = {number: executions_of(cells, number) for number in {number for number, _ in cells}}
+    runs = _runs(cells)
     head = _head(runs[attempt])
     opening = _opening(cells, head)
     scheduled = [c["scheduled"].at for (n, _), c in cells.items() if n == attempt and "scheduled" in c]
@@ -173,7 +194,7 @@ def view_of(cells: Cells) -> View:
     started = head.started if head else None
     name, service, environment = identity(cells)
     return View(
-        state=_state(head, bool(scheduled)),
+        state=_state(head),
         attempt=attempt,
         name=name,
         service=service,
@@ -195,42 +216,54 @@ def view_of(cells: Cells) -> View:
         no_start=head is not None and head.started is None,
         redelivered=any(sum(run.started is not None for run in found) > 1 for found in runs.values()),
         ran_twice=_ran_twice(runs),
+        expected=any("expected" in cell for cell in cells.values()),
+        with_process=head is not None and not head.ends and "with_process" in head.cell,
     )
 
 
-def executions_of(cells: Cells, attempt: int) -> list[Execution]:
-    """The executions of one attempt, foreign ends attached, in order of (start, instance)."""
-    mine = {who: cell for (number, who), cell in cells.items() if number == attempt}
-    runs = [
+def _runs(cells: Cells) -> dict[int, list[Execution]]:
+    """The executions of every attempt. Sorted out in one go: a task may have thousands of attempts."""
+    attempts: dict[int, dict[str, Cell]] = {}
+    for (number, who), cell in cells.items():
+        attempts.setdefault(number, {})[who] = cell
+    return {number: executions_of(number, mine) for number, mine in attempts.items()}
+
+
+def executions_of(attempt: int, mine: Mapping[str, Cell]) -> list[Execution]:
+    """The executions of one attempt (its cells by instance), foreign ends attached, in order of (start, instance)."""
+    begun = [
         Execution(attempt=attempt, instance=who, started=c["started"], ends={k: c[k] for k in ENDS if k in c}, cell=c)
         for who, c in mine.items()
         if "started" in c
     ]
-    runs.sort(key=_order)
+    begun.sort(key=_order)
+    starts = [_order(run)[0] for run in begun]
+    unbegun: list[Execution] = []
     for who, cell in sorted(mine.items()):
         if "started" not in cell:
-            _attach(runs, attempt, who, cell)
-    return runs
+            alone = _attach(begun, starts, cell)
+            if alone or "progress" in cell or "stack" in cell:
+                unbegun.append(Execution(attempt=attempt, instance=who, started=None, ends=alone, cell=cell))
+    return [*reversed(unbegun), *begun]
 
 
 def _order(run: Execution) -> tuple[int, str]:
     return (run.started.at if run.started else -1, run.instance)
 
 
-def _attach(runs: list[Execution], attempt: int, who: str, cell: Cell) -> None:
-    """Give each end of a cell that never started to the execution it ends (rule 3), or let it stand alone."""
+def _attach(begun: list[Execution], starts: list[int], cell: Cell) -> dict[str, Fact]:
+    """Give each end of a cell that never started to the execution it ends (rule 3); what ends none is returned."""
     alone: dict[str, Fact] = {}
     for kind in ENDS:
         if kind not in cell:
             continue
-        begun = [run for run in runs if run.started is not None and run.started.at <= cell[kind].at]
-        if not begun:
+        place = bisect_right(starts, cell[kind].at)
+        if place == 0:
             alone[kind] = cell[kind]
             continue
-        known = begun[-1].ends.get(kind)
-        begun[-1].ends[kind] = cell[kind] if known is None else join(kind, known, cell[kind])
-    if alone or "progress" in cell or "stack" in cell:
-        runs.insert(0, Execution(attempt=attempt, instance=who, started=None, ends=alone, cell=cell))
+        ends = begun[place - 1].ends
+        ends[kind] = cell[kind] if kind not in ends else join(kind, ends[kind], cell[kind])
+    return alone
 
 
 def _head(runs: list[Execution]) -> Execution | None:
@@ -241,12 +274,13 @@ def _head(runs: list[Execution]) -> Execution | None:
     return max(runs, key=lambda run: (len(run.ends) > 0, max(f.at for f in run.cell.values()), run.instance), default=None)
 
 
-def _state(head: Execution | None, scheduled: bool) -> str:
+def _state(head: Execution | None) -> str:
+    """An execution is known by its start, its end, or by progress: what makes progress has begun."""
     if head is None:
         return "scheduled"
     end = head.end
     if end is None:
-        return "running" if head.started is not None or not scheduled else "scheduled"
+        return "running"
     kind, fact = end
     if kind == "failed" and fact.body.get("will_retry"):
         return "retrying"
@@ -305,7 +339,8 @@ def _began_at(cells: Cells) -> int:
 
 def _scheduler(cells: Cells, attempt: int) -> str:
     """The instance that scheduled (else dropped) an attempt which nobody started yet."""
-    who = [(c[s].at, name) for (n, name), c in cells.items() if n == attempt for s in ("scheduled", "dropped") if s in c]
+    slots = ("scheduled", "dropped", "expected")
+    who = [(c[s].at, name) for (n, name), c in cells.items() if n == attempt for s in slots if s in c]
     return min(who)[1] if who else ""
 
 

@@ -7,9 +7,11 @@ Rules:
 2. The first settlement stands; so does a dismissal. A settled task never becomes loose again.
 3. A verdict that only rested on the absence of an instance and is taken back because that instance, or a second one with
    the same attempt, lives is *withdrawn*: the loose end ends as if
-   it had not been. So is a failure of captured work that turns out to have been handled.
+   it had not been. So is a failure of captured work that turns out to have been handled, and a missed expectation of which
+   it is told late that it was met in time.
 4. Ended well = succeeded, or cancelled as requested or revoked.
-5. A replay's trouble is its root's: it makes a loose end of its own only if the root is none.
+5. A replay's trouble is its root's: it makes a loose end of its own only if the root is none. Its verdict is given all the
+   same, and *carried* by the root: so the ledger counts it in the gap, and it never looks as if it were still in time.
 
 `standing_of` reads where a task stands from its judgements alone; `conclude` adds what has to be said now.
 """
@@ -35,7 +37,10 @@ VERDICT_WORDS = {
 
 
 class Judgement(Value, frozen=True):
-    """One row. `what`: verdict, overruled, loose, settled, withdrawn or dismissed. `verdict` also holds the settlement's word."""
+    """One row. `what`: verdict, carried, overruled, loose, settled, withdrawn or dismissed.
+
+    `verdict` also holds the settlement's word.
+    """
 
     at: int
     what: str
@@ -108,12 +113,16 @@ def _after(now: Standing, row: Judgement) -> Standing:
             absence_only=(now.absence_only or not now.loose) and row.verdict == "lost",
         )
     if row.what == "loose":
-        return _with(now, loose=now.settled is None, problem="failed", attempt=row.attempt, absence_only=False)
+        late = now.late or (now.loose and now.problem != "failed")
+        return _with(now, loose=now.settled is None, late=late, problem="failed", attempt=row.attempt, absence_only=False)
+    if row.what == "carried":
+        return _with(now, loose=False)
     if row.what == "overruled":
         return _with(now, verdict=None, late=now.late or row.verdict == "ended")
     if row.what == "withdrawn":
         return _with(now, verdict=None, loose=False, absence_only=True, late=False)
-    return _with(now, loose=False, settled=row.verdict)
+    late = now.late or (row.verdict == "finished_late" and now.problem != "failed")
+    return _with(now, loose=False, late=late, settled=row.verdict)
 
 
 def _with(now: Standing, **changed: object) -> Standing:
@@ -124,7 +133,7 @@ def _with(now: Standing, **changed: object) -> Standing:
 def ended_well(view: View) -> bool:
     """Succeeded, or cancelled as requested or revoked."""
     if view.state == "cancelled":
-        return view.end.get("reason") in GOOD_CANCELLATIONS
+        return view.end.get("reason", "requested") in GOOD_CANCELLATIONS
     return view.state == "succeeded"
 
 
@@ -150,15 +159,18 @@ def conclude(
     """What has to be said about a task at `now`, given where it stood. Saying it twice says nothing the second time."""
     rows: list[Judgement] = []
     at = standing
-    for row in (
-        _overrule(view, finding, at, now),
-        None if root_is_loose else _verdict(view, finding, at, now),
-        None if root_is_loose else _failure(view, at, policy, now),
-    ):
-        if row is not None:
-            rows.append(row)
-            at = _after(at, row)
-    settled = _settle(view, at, replayed, now)
+    overruled = _overrule(view, finding, at, now)
+    if overruled is not None:
+        rows.append(overruled)
+        at = _after(at, overruled)
+    if root_is_loose and not at.loose:
+        found = _carried(view, finding, at, now)
+    else:
+        found = [row for row in (_verdict(view, finding, at, now), _failure(view, at, policy, now)) if row is not None]
+    for row in found:
+        rows.append(row)
+        at = _after(at, row)
+    settled = _settle(view, at, finding, replayed, now)
     if settled is not None:
         rows.append(settled)
         at = _after(at, settled)
@@ -174,6 +186,8 @@ def _overrule(view: View, finding: Finding, standing: Standing, now: int) -> Jud
         return _row(view, now, "overruled", _ended_words(view, standing), "ended")
     if finding.verdict is not None or not finding.known:
         return None
+    if standing.verdict == "missed":
+        return _row(view, now, "withdrawn", finding.reason, "missed")
     if standing.verdict == "lost":
         same = standing.absence_only and view.attempt == standing.attempt
         return _row(view, now, "withdrawn" if same else "overruled", _alive_words(view, standing), standing.verdict)
@@ -210,6 +224,15 @@ def _verdict(view: View, finding: Finding, standing: Standing, now: int) -> Judg
     return _row(view, now, "verdict", finding.reason, finding.verdict)
 
 
+def _carried(view: View, finding: Finding, standing: Standing, now: int) -> list[Judgement]:
+    """A verdict on a replay whose root is loose: given, and no loose end of its own. A failure needs no row: the facts say it."""
+    verdict = _verdict(view, finding, standing, now)
+    if verdict is None:
+        return []
+    words = "no loose end of its own: the task that it replays is one, and stays open until it is settled"
+    return [verdict, _row(view, now, "carried", words, finding.verdict)]
+
+
 def _failure(view: View, standing: Standing, policy: Policy, now: int) -> Judgement | None:
     if standing.settled is not None or not failed_for_good(view, policy):
         return None
@@ -220,9 +243,11 @@ def _failure(view: View, standing: Standing, policy: Policy, now: int) -> Judgem
     return _row(view, now, "loose", f"failed for good: {words[:300]}", "failed")
 
 
-def _settle(view: View, standing: Standing, replayed: Replayed | None, now: int) -> Judgement | None:
+def _settle(view: View, standing: Standing, finding: Finding, replayed: Replayed | None, now: int) -> Judgement | None:
     if not standing.loose:
         return None
+    if finding.settles:
+        return _row(view, now, "settled", finding.settles, "finished_late")
     if ended_well(view):
         if view.attempt > standing.attempt:
             return _row(view, now, "settled", f"attempt {view.attempt} {view.state}", "retried")
@@ -243,7 +268,8 @@ def _changes(
     if not rows:
         return
     was_loose = before.loose
-    became = any(row.what in ("verdict", "loose") for row in rows) and after.problem is not None
+    carried = any(row.what == "carried" for row in rows)
+    became = not carried and any(row.what in ("verdict", "loose") for row in rows) and after.problem is not None
     if not was_loose and became and before.settled is None:
         reason = next(row.reason for row in rows if row.what in ("verdict", "loose"))
         yield _change(task, view, now, "opened", after.problem or "failed", reason)

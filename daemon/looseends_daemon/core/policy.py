@@ -14,7 +14,8 @@ HOUR_S = 3600.0
 class TaskRule(Value, frozen=True):
     """One `[[task]]` of the configuration: `match` is a glob over "service/name"; None leaves the default in force.
 
-    `failures`: "incident" (a failure for good is a loose end) or "ledger" (it is only counted).
+    `failures`: "incident" (a failure for good is a loose end) or "ledger" (it is only counted). `overlap`: "warn" flags two
+    live tasks with the same key, or without one the same arguments.
     """
 
     match: str
@@ -23,10 +24,25 @@ class TaskRule(Value, frozen=True):
     severity: str | None = None
     open_after: int = 1
     failures: str = "incident"
+    overlap: str = "allow"
+
+
+class AfterRule(Value, frozen=True):
+    """One `[[expect]] after`: a task `name` must begin within so many seconds after each task `after` started."""
+
+    environment: str
+    after: str
+    name: str
+    by: str
+    within: float
+    service: str | None = None
 
 
 class Policy(Value, frozen=True):
-    """All durations in seconds. `heartbeat_every` is what clients keep; `behind_after` is how long an instance may lag."""
+    """All durations in seconds. `heartbeat_every` is what clients keep.
+
+    `behind_after` is how long an instance may lag without getting on, `draining_for` how long while its backlog falls.
+    """
 
     default_deadline: float = 300.0
     start_within: float = 60.0
@@ -34,7 +50,9 @@ class Policy(Value, frozen=True):
     heartbeat_every: float = 10.0
     unreachable_after: float = 30.0
     behind_after: float = 600.0
+    draining_for: float = HOUR_S
     rules: tuple[TaskRule, ...] = ()
+    after: tuple[AfterRule, ...] = ()
 
     def rule(self, service: str, name: str) -> TaskRule | None:
         """The first rule whose glob matches this type."""

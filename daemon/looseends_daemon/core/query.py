@@ -27,7 +27,7 @@ VALUES_MAX = 50
 NUMBER_DIGITS_MAX = 12
 
 IS_WORDS = ("loose", "gap", "open", "orphan", "ran_twice", "overlap")
-IS_SEARCHABLE = ("loose", "gap", "open", "ran_twice")
+IS_SEARCHABLE = ("loose", "gap", "open", "ran_twice", "overlap")
 FIXED: dict[str, tuple[str, ...]] = {"is": IS_WORDS, "state": STATES, "verdict": VERDICTS}
 """Words with a fixed set of values."""
 TEXT_WORDS = (
@@ -38,7 +38,8 @@ MEASURE_WORDS = ("older", "took", "attempt")
 WORDS = (*FIXED, *TEXT_WORDS, *MEASURE_WORDS)
 PREFIX_WORDS = ("tag.", "args.")
 NOT_SEARCHABLE = ("source", "queue", "trace", "error")
-SHOWN = (*(f"{word}:" for word in WORDS), "tag.x:", "args.x:")
+SHOWN = tuple(f"{word}:" for word in WORDS if word not in NOT_SEARCHABLE)
+"""What is named as allowed: nothing that would be refused next."""
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 BEST = "is:loose, state:failed, name:mail.*"
 
@@ -116,15 +117,11 @@ def check_searchable(query: Query) -> None:
     for term in query.terms:
         if term.word in NOT_SEARCHABLE or term.detail:
             shown = f"{term.word}{term.detail}:"
-            raise QueryError(f"{shown} is recorded but not searchable in this version", term.column, _searchable())
+            raise QueryError(f"{shown} is recorded but not searchable in this version", term.column, SHOWN)
         for match in term.matches if term.word == "is" else ():
             if match.text not in IS_SEARCHABLE:
                 detail = f"is:{match.text} is not searchable in this version"
                 raise QueryError(detail, term.column, [f"is:{word}" for word in IS_SEARCHABLE])
-
-
-def _searchable() -> list[str]:
-    return [f"{word}:" for word in WORDS if word not in NOT_SEARCHABLE]
 
 
 def _blanks(text: str, at: int) -> int:
@@ -156,7 +153,7 @@ def _word(text: str, at: int) -> tuple[str, str, int]:
     stem, dot, detail = name.partition(".")
     if dot and f"{stem}." in PREFIX_WORDS:
         if not detail:
-            raise QueryError(f'{name} needs a name after the dot, as in "{name}x:"', at + 1, [f"{stem}.x:"])
+            raise QueryError(f'{name} needs a name after the dot, as in "{name}x:"', at + 1, SHOWN)
         return f"{stem}.", detail, found.end()
     if name in WORDS:
         return name, "", found.end()
@@ -164,8 +161,10 @@ def _word(text: str, at: int) -> tuple[str, str, int]:
 
 
 def _unknown(name: str, column: int) -> QueryError:
-    close = difflib.get_close_matches(name.lower(), [word.removesuffix(":") for word in SHOWN], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), WORDS, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}:?" if close else f'to search for a text with a colon, quote it: "{name}:..."'
+    if close and close[0] in NOT_SEARCHABLE:
+        hint = f"{close[0]}: is recorded but not searchable in this version"
     return QueryError(f"{name}: is no word of this language; {hint}", column, SHOWN)
 
 
@@ -194,7 +193,7 @@ def _value(text: str, at: int, word: str) -> tuple[str, int, bool]:
         if end < 0:
             raise QueryError("this quote is never closed", at + 1, ['"'])
         if end == at + 1:
-            raise QueryError("there is nothing between these quotes", at + 1, FIXED.get(word, ()))
+            raise QueryError("there is nothing between these quotes", at + 1, _fitting(word))
         return text[at + 1 : end], end + 1, True
     end = at
     while end < len(text) and text[end] not in ',"' and not text[end].isspace():
@@ -202,8 +201,13 @@ def _value(text: str, at: int, word: str) -> tuple[str, int, bool]:
     if end < len(text) and text[end] == '"':
         raise QueryError("a quote stands around a whole value, not inside one", end + 1, ['"'])
     if end == at:
-        raise QueryError("a value is missing here", at + 1, FIXED.get(word, ()) or (_example(word),))
+        raise QueryError("a value is missing here", at + 1, _fitting(word) or (_example(word),))
     return text[at:end], end, False
+
+
+def _fitting(word: str) -> tuple[str, ...]:
+    """The values of a word with fixed ones that can be searched for."""
+    return IS_SEARCHABLE if word == "is" else FIXED.get(word, ())
 
 
 def _example(word: str) -> str:
@@ -227,9 +231,9 @@ def _match(word: str, value: str, place: int, quoted: bool) -> Match:
 
 
 def _fixed(word: str, value: str, place: int) -> str:
-    words = FIXED[word]
-    if value in words:
+    if value in FIXED[word]:
         return value
+    words = _fitting(word)
     close = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)
     hint = f"did you mean {word}:{close[0]}?" if close else f"one of {', '.join(words)}"
     raise QueryError(f"{word}:{value} is unknown; {hint}", place + 1, words)

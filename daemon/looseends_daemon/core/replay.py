@@ -80,8 +80,9 @@ class Recorded(Value, frozen=True):
     """What is known about the task that is to run again.
 
     `signature` and `code` are those of the instance that ran it, None where it registered nothing. `where` is its
-    process in words (`web-3, pid 42`); `dropped`: the client itself saw that this work will not run. `siblings` are the other
-    orders of the same chain, oldest first; `depth` counts the replays that led to this task.
+    process in words (`web-3, pid 42`); `offered`: whether that process had registered the function, None where no process is
+    known, and `proven` whether it could take orders. `dropped`: the client itself saw that this work will not run. `siblings`
+    are the other orders of the same chain, oldest first; `depth` counts the replays that led to this task.
     """
 
     name: str
@@ -98,6 +99,8 @@ class Recorded(Value, frozen=True):
     not_replayable_because: str | None = None
     signature: str | None = None
     code: str | None = None
+    offered: bool | None = None
+    proven: bool = False
     siblings: tuple[Sibling, ...] = ()
     depth: int = 0
     live_instances: int = 0
@@ -134,6 +137,16 @@ def may_take(offer: Offer, service: str, environment: str, queue: str | None) ->
     """
     at_home = offer.service == service or (queue is not None and offer.via is not None)
     return offer.alive and offer.proven and offer.environment == environment and at_home
+
+
+def is_allowed(task: Recorded, offers: Sequence[Offer]) -> bool:
+    """Whether its author allowed a replay and its recorded arguments are whole: what a notice can say about it.
+
+    Nobody has to be alive for it: lost work has just lost its process, whose registration still counts.
+    """
+    whole = isinstance(task.args, Mapping) and not task.not_replayable_because
+    taken = any(may_take(offer, task.service, task.environment, task.queue) for offer in offers)
+    return whole and (taken or bool(task.offered and task.proven))
 
 
 def decide(task: Recorded, offers: Sequence[Offer], edited: Mapping[str, Any] | None = None) -> Replayability:
@@ -190,8 +203,15 @@ def _nobody(task: Recorded, offers: Sequence[Offer], takers: Sequence[Offer]) ->
             "Its author allows it with @looseends.task(replay=True) or looseends.register(...)"
         )
         return [Reason(name=NOT_OPTED_IN, words=words)]
-    words = f"no instance of {task.service} is alive in {task.environment}. Start one, then press Replay again"
-    return [Reason(name=NO_LIVE_INSTANCE, words=words)]
+    words = f"no instance of {task.service} is alive in {task.environment}. Start one, then reload this page"
+    nobody = [Reason(name=NO_LIVE_INSTANCE, words=words)]
+    if task.offered is not False:
+        return nobody
+    words = (
+        f"the process it ran in did not offer {task.name} for replay either. "
+        "Its author allows it with @looseends.task(replay=True) or looseends.register(...)"
+    )
+    return [*nobody, Reason(name=NOT_OPTED_IN, words=words)]
 
 
 def _arguments(task: Recorded, edited: Mapping[str, Any] | None) -> list[Reason]:

@@ -19,6 +19,8 @@ VERDICTS = ("missed", "never_started", "stalled", "stuck", "lost")
 """From the least to the worst: a worse verdict replaces a lesser one."""
 SETTLEMENTS = ("finished_late", "retried", "replayed", "dismissed")
 PROBLEMS = ("failed", *VERDICTS)
+RAW = ("args", "result", "tags")
+"""What a task was given and gave back is nobody's to rewrite: an integer named `at` in there is no time of ours."""
 FLAGS = ("contradiction", "late", "no_start", "redelivered", "ran_twice", "overlap")
 
 
@@ -58,6 +60,16 @@ class Children(Value, frozen=True):
 
     total: int = 0
     ended: int = 0
+
+
+class Expected(Value, frozen=True):
+    """Of a task that was expected: how late it might begin (s), by which rule, and the task that met it, in time or `late`."""
+
+    within: float
+    cron: str | None = None
+    after: str | None = None
+    met_by: str | None = None
+    late: bool = False
 
 
 class Task(Value, frozen=True):
@@ -100,13 +112,15 @@ class Task(Value, frozen=True):
     request: str | None = None
     incident: str | None = None
     flags: list[str] = msgspec.field(default_factory=list)
+    expected: Expected | None = None
     url: str | None = None
 
 
 class HistoryEntry(Value, frozen=True):
     """One line of a task's history: a fact (what a client reported) or a judgement (what the daemon or a person concluded).
 
-    `what` is an event type for facts; `verdict`, `overruled`, `settled`, `loose`, `withdrawn` or `dismissed` for judgements.
+    `what` is an event type for facts; for judgements `verdict`, `carried`, `overruled`, `settled`, `loose`, `withdrawn` or
+    `dismissed`.
     `reason` is in words.
     """
 
@@ -151,6 +165,21 @@ class Ledger(Value, frozen=True):
     complete: bool = True
     bucket: float | None = None
     buckets: list[Bucket] = msgspec.field(default_factory=list)
+
+
+class BlindWindow(Value, frozen=True):
+    """A time in which something may be missing. `cause`: down, frozen or clock (of the daemon itself), records or dropped (of an
+    instance, `missing` of them); `reason` says it in words.
+    """
+
+    cause: str
+    from_: int = msgspec.field(name="from")
+    to: int
+    reason: str
+    instance: str | None = None
+    service: str | None = None
+    environment: str | None = None
+    missing: int = 0
 
 
 class Counts(Value, frozen=True):
@@ -235,7 +264,11 @@ class Replay(Value, frozen=True):
 
 
 class Instance(Value, frozen=True):
-    """One OS process of a service. `state` is alive, gone or unreachable; `reason` says in words how we know."""
+    """One OS process of a service. `state` is alive, gone or unreachable; `reason` says in words how we know.
+
+    `open`: its tasks that have neither an end nor a verdict. `missing`: records that are known by number and never came;
+    `notes`: sentences on what else to know about its records.
+    """
 
     id: str
     service: str
@@ -252,8 +285,10 @@ class Instance(Value, frozen=True):
     last_heard_at: int | None = None
     backlog: int = 0
     dropped: int = 0
+    missing: int = 0
     open: int = 0
     skew: float = 0.0
+    notes: list[str] = msgspec.field(default_factory=list)
     functions: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
 
@@ -306,6 +341,9 @@ class Reader(Protocol):
     async def replay(self, replay_id: str) -> Replay | None: ...
     async def instances(self, limit: int = 50, cursor: str | None = None) -> Page[Instance]: ...
     async def instance(self, instance_id: str) -> Instance | None: ...
+    async def blind_windows(
+        self, from_: int | None = None, to: int | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[BlindWindow]: ...
     async def audit(self, limit: int = 50, cursor: str | None = None) -> Page[AuditRow]: ...
     async def last_event_at(self) -> int | None:
         """Arrival of the newest event ever stored; None: nothing has been seen yet."""
@@ -335,13 +373,19 @@ class Commands(Protocol):
         """A person decides an `outcome_unknown`: `ran`, `did_not_run` or `run_again`."""
         ...
 
+    async def dismiss_task(self, task_id: str, actor: Actor, *, note: str) -> Task:
+        """A person decides that nothing is to be done about an open loose end; `note` 1 to 500 characters says why.
+
+        Raises CommandRefused (404, 409 with the reason, 422).
+        """
+        ...
+
 
 def _jsonable(value: Any, key: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and (key in ("at", "from", "to") or key.endswith("_at")):
         return format_time(value)
     if isinstance(value, Mapping):
-        raw = key in ("args", "result", "tags")
-        return {k: v if raw else _jsonable(v, k) for k, v in value.items()}
+        return {k: v if k in RAW else _jsonable(v, k) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(item, "") for item in value]
     return value

@@ -9,7 +9,7 @@ MINUTE_NS = 60_000_000_000
 
 
 class Place(Value, frozen=True):
-    """Where a task stands in the ledger: its minute of begin (minutes since 1970), its term, and its marks."""
+    """Where a task stands in the ledger: its minute of begin (since 1970), its term ("": it is not counted), its marks."""
 
     minute: int
     term: str
@@ -18,6 +18,8 @@ class Place(Value, frozen=True):
 
     def marks(self) -> dict[str, int]:
         """The columns of the ledger that this task adds one to."""
+        if not self.term:
+            return {}
         counted = {self.term: 1}
         if self.settled and self.term in ("failed", "gap"):
             counted[f"settled_{self.term}"] = 1
@@ -33,6 +35,7 @@ def term_of(state: str, verdict: str | None) -> str:
     return "gap" if verdict is not None else "in_time"
 
 
-def place_of(began_at: int, state: str, verdict: str | None, *, settled: bool, loose: bool) -> Place:
-    """Where a task is counted. `began_at` in ns."""
-    return Place(minute=began_at // MINUTE_NS, term=term_of(state, verdict), settled=settled, loose=loose)
+def place_of(began_at: int, state: str, verdict: str | None, *, settled: bool, loose: bool, expected: bool = False) -> Place:
+    """Where a task is counted. `began_at` in ns. An expectation is a task only while it is missed."""
+    term = "" if expected and verdict is None else term_of(state, verdict)
+    return Place(minute=began_at // MINUTE_NS, term=term, settled=settled, loose=loose)

@@ -1,4 +1,4 @@
-"""The reading side of `/api/v1`, the one act on a task, and the two doors for probes.
+"""The reading side of `/api/v1`, the acts on a task, and the two doors for probes.
 
 Rules: every list is `{"items", "next_cursor"}` with an opaque cursor and a bounded limit; an unknown parameter or an unknown
 member of a body is refused with the nearest known name, because a misspelt filter must not look like a result.
@@ -6,7 +6,7 @@ member of a body is refused with the nearest known name, because a misspelt filt
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -37,7 +37,7 @@ CONFIRM_MAX = 20
 
 
 def api_routes(context: Context) -> list[Route]:
-    """Everything a viewer reads, POST tasks/{id}/replay, and the probes."""
+    """Everything a viewer reads, POST tasks/{id}/replay and dismiss, and the probes."""
     doors = [*_task_routes(context), *_list_routes(context), *_one_routes(context), *_probe_routes(context)]
 
     async def listing(request: web.Request) -> web.Response:
@@ -94,11 +94,17 @@ def _task_routes(context: Context) -> list[Route]:
         begin, end, bucket = _window(request, context.now())
         return json_response(encode(await reader.ledger(begin, end, bucket, request.query.get("service"))))
 
+    async def dismiss(request: web.Request) -> web.Response:
+        only_known(request)
+        note = dismissal_note(await request.read())
+        return json_response(encode(await context.commands.dismiss_task(task_id_of(request), request["actor"], note=note)))
+
     return [
         Route(method="GET", path="/api/v1/tasks", role="viewer", handler=tasks),
         Route(method="GET", path="/api/v1/tasks/{id}", role="viewer", handler=task),
         Route(method="GET", path="/api/v1/tasks/{id}/history", role="viewer", handler=history),
         Route(method="POST", path="/api/v1/tasks/{id}/replay", role="operator", handler=replay, acts=True),
+        Route(method="POST", path="/api/v1/tasks/{id}/dismiss", role="operator", handler=dismiss, acts=True),
         Route(method="GET", path="/api/v1/ledger", role="viewer", handler=ledger),
     ]
 
@@ -121,13 +127,25 @@ def _list_routes(context: Context) -> list[Route]:
 
     async def instances(request: web.Request) -> web.Response:
         only_known(request, "limit", "cursor")
-        return await _page(reader.instances(**_place(request)))
+        return await _page(reader.instances(**_place(request)), without=("functions",))
+
+    async def blind_windows(request: web.Request) -> web.Response:
+        only_known(request, "from", "to", "limit", "cursor")
+        begin, end = time_of(request, "from"), time_of(request, "to")
+        return await _page(reader.blind_windows(begin, end, **_place(request)))
 
     async def audit(request: web.Request) -> web.Response:
         only_known(request, "limit", "cursor")
         return await _page(reader.audit(**_place(request)))
 
-    handlers = {"incidents": incidents, "notices": notices, "replays": replays, "instances": instances, "audit": audit}
+    handlers = {
+        "incidents": incidents,
+        "notices": notices,
+        "replays": replays,
+        "instances": instances,
+        "blind-windows": blind_windows,
+        "audit": audit,
+    }
     return [Route(method="GET", path=f"/api/v1/{name}", role="viewer", handler=h) for name, h in handlers.items()]
 
 
@@ -155,13 +173,18 @@ def _place(request: web.Request) -> dict[str, Any]:
     return {"limit": limit_of(request), "cursor": request.query.get("cursor")}
 
 
-async def _page(reading: Awaitable[Page[T]]) -> web.Response:
-    """A list as JSON. A cursor that was made up is the only thing a reader says with ValueError."""
+async def _page(reading: Awaitable[Page[T]], without: Collection[str] = ()) -> web.Response:
+    """A list as JSON, its items `without` what only one of them by itself tells.
+
+    A cursor that was made up is the only thing a reader says with ValueError.
+    """
     try:
         page = await reading
     except ValueError as error:
         raise wrong("cursor", f"cannot be used: {error}") from None
-    return json_response(_listed(page))
+    listed = _listed(page)
+    items = [{name: value for name, value in item.items() if name not in without} for item in listed["items"]]
+    return json_response({**listed, "items": items})
 
 
 def _listed(page: Page[T]) -> dict[str, Any]:
@@ -210,18 +233,31 @@ def _window(request: web.Request, now: int) -> tuple[int, int, float | None]:
 
 def replay_wish(body: bytes) -> dict[str, Any]:
     """The body of a replay: `args`, `note`, `confirm`, each optional. Raises ProblemError 400, 422."""
-    document = decode_json(body) if body.strip() else {}
-    if not isinstance(document, dict):
-        raise _bad_body("", 'the body is an object {"args", "note", "confirm"}, or nothing')
-    known = ("args", "note", "confirm")
-    for name in document:
-        if name not in known:
-            raise _bad_body(f"/{name[:60]}", f"unknown member {name[:60]!r}; {nearest(name, known)}")
-    given = {name: value for name, value in document.items() if value is not None}
+    given = _members(body, "args", "note", "confirm")
     _check_note(given.get("note", ""))
     _check_confirm(given.get("confirm", []))
     _check_args(given.get("args"))
     return given
+
+
+def dismissal_note(body: bytes) -> str:
+    """The body of a dismissal: `note`. Raises ProblemError 400, 422. How long it may be is the act's own rule."""
+    note = _members(body, "note").get("note", "")
+    if not isinstance(note, str) or "\0" in note:
+        raise _bad_body("/note", "note is text that says why nothing is to be done")
+    return note
+
+
+def _members(body: bytes, *known: str) -> dict[str, Any]:
+    """The members of a body that are not null. Raises ProblemError 400, 422 for what is no object or has others."""
+    document = decode_json(body) if body.strip() else {}
+    if not isinstance(document, dict):
+        names = ", ".join(f'"{name}"' for name in known)
+        raise _bad_body("", f"the body is an object {{{names}}}")
+    for name in document:
+        if name not in known:
+            raise _bad_body(f"/{name[:60]}", f"unknown member {name[:60]!r}; {nearest(name, known)}")
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _check_note(note: Any) -> None:

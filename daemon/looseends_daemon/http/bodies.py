@@ -6,7 +6,7 @@ once. Members nobody knows are ignored: clients and daemons of different version
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -78,7 +78,8 @@ def count(value: Any) -> int:
 
 def number(value: Any) -> float:
     """A finite number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    # Compared, not converted: a whole number of 400 digits has no float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise Wrong("must be a number from 0")
     return float(value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
@@ -24,15 +25,23 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b" % (len(_FULL_BODY), _FULL_BODY)
 )
+OnEnd = Callable[[int, bool, bool], None]
+"""Called with the number of a connection that ended, whether its peer ended it, and whether a request had no answer yet."""
+
+
+def ignore_end(number: int, by_peer: bool, unanswered: bool) -> None:
+    """Nobody asks who is connected."""
 
 
 class Connection(web.RequestHandler):
     """One connection of aiohttp's, within our limits and with our words."""
 
-    __slots__ = ("peer",)
+    __slots__ = ("_hung_up", "_on_end", "_unanswered", "peer")
 
-    def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop, on_end: OnEnd) -> None:
         self.peer: Peer | None = None
+        self._on_end = on_end
+        self._hung_up = self._unanswered = False
         super().__init__(
             server,
             loop=loop,
@@ -45,12 +54,32 @@ class Connection(web.RequestHandler):
             max_headers=limits.headers_max,
         )
 
+    def eof_received(self) -> None:
+        """The peer sends nothing more."""
+        self._note_hang_up()
+        super().eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is closed, by whomever: an error means by the peer."""
+        if exc is not None:
+            self._note_hang_up()
+        self._on_end(id(self), self._hung_up, self._unanswered)
+        super().connection_lost(exc)
+
+    def _note_hang_up(self) -> None:
+        """The peer hung up, and whether it was still waiting for an answer."""
+        if not self._hung_up:
+            self._hung_up = True
+            self._unanswered = self._request_in_progress or bool(self._messages)
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """The answer to what never became a request. Raises ConnectionError where an answer was already begun."""
         problem = _problem(status, exc, message)
-        if status >= 500:
+        if isinstance(exc, ConnectionError):
+            self.logger.debug("the asker went away before its answer")
+        elif status >= 500:
             self.logger.error("a request failed before it reached a route", exc_info=exc)
         else:
             self.logger.warning("a request could not be read: %s", type(exc).__name__ if exc else status)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from looseends_daemon.config.settings import Settings
 from looseends_daemon.core.policy import Policy
+from looseends_daemon.core.presence import Presence
 from looseends_daemon.core.resources import Commands, Reader
 from looseends_daemon.http.access import Access
 from looseends_daemon.http.answers import Limits
@@ -21,12 +22,18 @@ def _bare_error(status: int, title: str, detail: str) -> str:
     return f"<!doctype html><title>{escape(title)}</title><h1>{status} {escape(title)}</h1><p>{escape(detail)}</p>"
 
 
+async def _no_figures() -> dict[str, Any]:
+    """The storage where nobody keeps count of it."""
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
     """The daemon as the HTTP side sees it. Times are ns.
 
+    `presence` knows who is connected; `settling()`: what was sent while we did not hear may still be arriving.
     `wake()` is called after every stored batch; `ready()` names in words what is not ready (empty: all is);
-    `render_sign_in(error, next_path)` makes the sign-in page, `render_error(status, title, detail)` that of a refusal.
+    `storage()` gives the figures of the storage; `render_sign_in(error, next_path)` makes the sign-in page, `render_error(status, title, detail)` that of a refusal.
     """
 
     database: Database
@@ -41,6 +48,9 @@ class Context:
     render_sign_in: Callable[[str | None, str], str]
     render_error: Callable[[int, str, str], str] = _bare_error
     instances: Any = None
+    presence: Presence = field(default_factory=Presence)
+    settling: Callable[[], bool] = lambda: False
+    storage: Callable[[], Awaitable[Any]] = _no_figures
     now: Callable[[], int] = time.time_ns
     limits: Limits = field(default_factory=Limits)
     version: str = ""

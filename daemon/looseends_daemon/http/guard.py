@@ -244,7 +244,10 @@ class Guard:
             return None
         self._log.warning("a token that does not hold was sent from %s", peer.address or "the unix socket")
         # A wrong token is said, never replaced by what the caller could do without one.
-        detail = "this token does not hold: send `Authorization: Bearer <id>.<secret>` of a token from `looseends token list`"
+        detail = (
+            "this token is not valid: send `Authorization: Bearer <id>.<secret>` of a token made by `looseends token create`, "
+            "or the one in <database>.token"
+        )
         raise ProblemError(401, detail=detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
     def _neighbour(self, request: web.Request, peer: Peer) -> Actor | None:

@@ -1,8 +1,9 @@
 """`POST /api/v1/events`: what clients and shell users report, answered only after it is on disk.
 
 Rules: the answer 200 means committed. One bad event is one `rejected` entry and never holds up its neighbours; only a body that
-is no JSON at all (400), too large (413), of another type (415) or without a usable envelope (422) is refused as a whole. In
-NDJSON every line stands for itself, so even a line that does not parse is one entry; there `index` is the line, from 0.
+is no JSON at all (400), too large (413), of another type (415) or without a usable envelope (422) is refused as a whole. Where
+every event was rejected the same answer comes as 422, so that `curl --fail` in a script notices. In NDJSON every line stands for
+itself, so even a line that does not parse is one entry; there `index` is the line, from 0.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from looseends.wire import EVENTS_MAX, Batch, Problem, Refused, check_batch
+from looseends_daemon.core.payloads import within
 from looseends_daemon.core.resources import Actor
 from looseends_daemon.core.routing import Route
 from looseends_daemon.http.answers import decode_json, json_response
@@ -33,10 +35,10 @@ def routes(context: Context) -> list[Route]:
 
     async def post_events(request: web.Request) -> web.Response:
         body = await request.read()
-        batch = read_batch(body, request.content_type, context.now())
+        batch = within(read_batch(body, request.content_type, context.now()), context.settings.storage.max_payload)
         applied, orders = await _store(context, batch, request["actor"], len(body))
         context.wake()
-        return json_response(_answer(batch, applied, orders))
+        return json_response(_answer(batch, applied, orders), 422 if _nothing_taken(batch, applied) else 200)
 
     return [Route(method="POST", path="/api/v1/events", role="ingest", handler=post_events)]
 
@@ -50,6 +52,9 @@ def read_batch(body: bytes, content_type: str, now: int) -> Batch:
             return check_batch(document, now)
         if content_type == NDJSON:
             return _read_lines(body, now)
+    except OverflowError:
+        detail = "the body holds a whole number too large to be one"
+        raise ProblemError(400, "Malformed JSON", detail) from None
     except Refused as refused:
         entry = {"pointer": refused.pointer, "detail": refused.detail}
         detail = f"{refused.pointer or 'the body'} {refused.detail}"
@@ -100,25 +105,33 @@ def is_proven(actor: Actor) -> bool:
 
 async def _store(context: Context, batch: Batch, actor: Actor, size: int) -> tuple[Applied, int]:
     """Fold and commit. Raises ProblemError 403 for somebody else's instance, StoreBusy."""
-    now, proven = context.now(), is_proven(actor)
+    now, proven, delayed = context.now(), is_proven(actor), context.settling()
+    if batch.instance is not None:
+        context.presence.heard(batch.instance["id"])
     orders = waiting_for(batch.instance["id"], now) if batch.instance is not None and proven else None
     try:
         return await context.database.write(
             lambda conn: (
-                apply_batch(conn, batch, actor=actor, now=now, policy=context.policy, proven=proven),
+                apply_batch(conn, batch, actor=actor, now=now, policy=context.policy, proven=proven, delayed=delayed),
                 0 if orders is None else ask(conn, orders),
             ),
             size=size,
+            grows=True,
         )
     except OwnershipRefused as refused:
         raise ProblemError(403, "Not your instance", str(refused), [{"pointer": "/instance", "detail": str(refused)}]) from None
+
+
+def _nothing_taken(batch: Batch, applied: Applied) -> bool:
+    """Whether there were events, and every one of them was rejected."""
+    return bool(batch.rejected or applied.rejected) and not applied.accepted and not applied.duplicates
 
 
 def _answer(batch: Batch, applied: Applied, orders: int) -> dict[str, Any]:
     return {
         "accepted": applied.accepted,
         "duplicates": applied.duplicates,
-        "warnings": _entries(batch.warnings[:WARNINGS_MAX]),
+        "warnings": _entries([*batch.warnings, *applied.warnings][:WARNINGS_MAX]),
         "rejected": _entries(sorted((*batch.rejected, *applied.rejected), key=lambda problem: problem.index)),
         "orders": orders,
     }

@@ -18,6 +18,7 @@ from looseends_daemon.http.answers import json_response
 from looseends_daemon.http.bodies import Fields, count, document, list_of, number, text_of, word_of
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
+from looseends_daemon.http.guard import is_forwarded
 from looseends_daemon.store import facts, instances, orders
 from looseends_daemon.store.questions import ask
 
@@ -63,6 +64,8 @@ class Doors:
             return ask(conn, orders.waiting_for(who, now))
 
         waiting = await self._as_instance(request, work, told)
+        if not is_forwarded(request.headers):
+            self._context.presence.spoke(id(request.protocol), request.match_info["id"], self._context.now())
         return json_response({"orders": waiting, "stacks": []})
 
     async def functions(self, request: web.Request) -> web.StreamResponse:
@@ -88,28 +91,36 @@ class Doors:
         def work(conn: Any, who: str, now: int, row: Any) -> None:
             facts.end_instance(conn, who, state="gone", reason=GOODBYE[reason], now=now, adopted=reason == "adopted", void=void)
 
-        await self._as_instance(request, work, told)
+        await self._as_instance(request, work, told, own=reason == "exit")
         self._context.wake()
         return web.Response(status=204)
 
     async def _as_instance(
-        self, request: web.Request, work: Callable[[Any, str, int, Any], T], told: dict[str, Any] | None = None
+        self,
+        request: web.Request,
+        work: Callable[[Any, str, int, Any], T],
+        told: dict[str, Any] | None = None,
+        *,
+        own: bool = True,
     ) -> T:
-        """Run `work(conn, id, now, row)` for the instance of this path, in the commit that notes we heard of it."""
+        """Run `work(conn, id, now, row)` for the instance of this path, in the commit that notes we heard of it.
+
+        `own` False: another process speaks for one that is gone.
+        """
         who = request.match_info["id"]
         actor: Actor = request["actor"]
         now = self._context.now()
 
         def heard(conn: Any) -> T:
-            return work(conn, who, now, touched(conn, who, actor, now, told or {}))
+            return work(conn, who, now, touched(conn, who, actor, now, told or {}, own=own))
 
         return await self._context.database.write(heard)
 
 
-def touched(conn: Any, instance: str, actor: Actor, now: int, told: dict[str, Any]) -> Any:
+def touched(conn: Any, instance: str, actor: Actor, now: int, told: dict[str, Any], *, own: bool = True) -> Any:
     """The row of an instance after noting that we heard of it. Raises ProblemError 404 (unknown) and 403 (not theirs)."""
     try:
-        row = facts.touch_instance(conn, instance, actor, now, **told)
+        row = facts.touch_instance(conn, instance, actor, now, own=own, **told)
     except facts.OwnershipRefused as refused:
         raise ProblemError(403, "Not your instance", str(refused)) from None
     if row is None:

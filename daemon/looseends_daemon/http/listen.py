@@ -6,13 +6,17 @@ Rules:
 2. A unix socket is 0600 from its first moment (umask before bind). The file of a daemon that died is replaced; one that
    answers, and anything that is no socket, is an error.
 3. More than connections_max at once get 503 and are closed; who sends no whole header within idle_s_max is closed.
+4. Connections never take the last descriptors: DESCRIPTORS_KEPT of what the system allows are left for files. Where they run out
+   all the same, who is connected goes on, who comes waits in the queue of the system, and it is said once a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import resource
 import socket
 import stat
 from typing import Any
@@ -20,30 +24,46 @@ from typing import Any
 from aiohttp import web
 
 from looseends_daemon.http.answers import Limits
-from looseends_daemon.http.connections import Connection, TurnedAway
+from looseends_daemon.http.connections import Connection, OnEnd, TurnedAway, ignore_end
 from looseends_daemon.http.errors import ListenError
 from looseends_daemon.http.guard import is_loopback
+from looseends_daemon.http.quiet import OnceAMinute
 
 BACKLOG = 256
+ACCEPTED_AT_ONCE = 1
+"""asyncio tries so many accepts in a row, and puts each one that fails for want of a descriptor off by a second by itself: with
+more than one the retries multiply until they are all it does (test_descriptors)."""
+DESCRIPTORS_KEPT = 48
+CONNECTIONS_MIN = 4
 UNIX_PATH_BYTES_MAX = 107
 
 
 class Listener:
     """The open addresses. `addresses` are as a person would type them: `http://127.0.0.1:3637`, `unix:/path`."""
 
-    def __init__(self, runner: web.AppRunner, limits: Limits) -> None:
+    def __init__(self, runner: web.AppRunner, limits: Limits, on_end: OnEnd = ignore_end) -> None:
         self._runner = runner
         self._limits = limits
+        self._on_end = on_end
         self._servers: list[asyncio.Server] = []
         self._files: list[tuple[str, int]] = []
         self.addresses: list[str] = []
 
     async def add_tcp(self, family: int, address: Any) -> None:
         """Listen on one resolved address. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._connection, address[0], address[1], family=family, backlog=BACKLOG)
-        self._servers.append(server)
-        host, port = server.sockets[0].getsockname()[:2]
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_server(self._connection, sock=sock, backlog=ACCEPTED_AT_ONCE))
+            sock.listen(BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        host, port = sock.getsockname()[:2]
         self.addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     async def add_unix(self, path: str) -> None:
@@ -57,7 +77,8 @@ class Listener:
             finally:
                 os.umask(before)
             loop = asyncio.get_running_loop()
-            self._servers.append(await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG))
+            self._servers.append(await loop.create_unix_server(self._connection, sock=sock, backlog=ACCEPTED_AT_ONCE))
+            sock.listen(BACKLOG)
         except BaseException:
             sock.close()
             raise
@@ -67,9 +88,9 @@ class Listener:
     def _connection(self) -> asyncio.BaseProtocol:
         server = self._runner.server
         assert server is not None
-        if len(server.connections) >= self._limits.connections_max:
+        if len(server.connections) >= min(self._limits.connections_max, affordable()):
             return TurnedAway()
-        return Connection(server, self._limits, asyncio.get_running_loop())
+        return Connection(server, self._limits, asyncio.get_running_loop(), self._on_end)
 
     async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - two deadlines, for handlers and for connections
         """Take nothing new, let what runs finish for `timeout` seconds, then cut. Safe to call twice."""
@@ -87,17 +108,38 @@ class Listener:
         await self._runner.cleanup()
 
 
+def affordable() -> int:
+    """How many connections the descriptors of this process allow now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    return BACKLOG << 10 if unlimited else max(CONNECTIONS_MIN, soft - DESCRIPTORS_KEPT)
+
+
+def _hush() -> None:
+    """asyncio says in its own log, each second, that it has no descriptor for who comes: once a minute is enough."""
+    log = logging.getLogger("asyncio")
+    if not any(isinstance(kept, OnceAMinute) for kept in log.filters):
+        log.addFilter(OnceAMinute())
+
+
 async def listen(
-    app: web.Application, addresses: list[str], *, made_tokens: bool = False, limits: Limits | None = None
+    app: web.Application,
+    addresses: list[str],
+    *,
+    made_tokens: bool = False,
+    limits: Limits | None = None,
+    on_end: OnEnd = ignore_end,
 ) -> Listener:
     """Open all of these addresses (`host:port`, `[::1]:port`, `unix:/path`), or none.
 
-    `made_tokens`: somebody configured access with `token create`. Raises ListenError with the way out.
+    `made_tokens`: somebody configured access with `token create`; `on_end`: hears of every connection that ended.
+    Raises ListenError with the way out.
     """
     limits = limits or Limits()
+    _hush()
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
-    listener = Listener(runner, limits)
+    listener = Listener(runner, limits, on_end)
     try:
         for address in addresses:
             await _open(listener, address, made_tokens)

@@ -25,6 +25,7 @@ from looseends_daemon.http.guard import SAFE_METHODS, Guard, check_csrf, secured
 from looseends_daemon.http.idempotency import key_of, once
 from looseends_daemon.http.listen import Listener, listen
 from looseends_daemon.http.quiet import OnceAMinute
+from looseends_daemon.store.connection import FULL_RETRY_S, StoreFull
 from looseends_daemon.store.schema import StoreError
 
 __all__ = ["Context", "Listener", "listen", "make_app"]
@@ -112,7 +113,7 @@ class _Door:
         except StoreError as error:
             return _refusal(self._store_trouble(error), request, route, render)
         except web.HTTPException as error:
-            return _refusal(_of_aiohttp(error, request), request, route, render)
+            return _refusal(_of_aiohttp(error, request, _wants_page(request, route)), request, route, render)
         except ConnectionError:
             raise  # the asker is gone; there is nobody to tell
         except Exception:  # noqa: BLE001 - told in the log with its traceback, to the user without
@@ -123,16 +124,22 @@ class _Door:
     def _store_trouble(self, error: StoreError) -> ProblemError:
         self._log.warning("the database refused: %s", error)
         detail = f"the database cannot take this now: {error.hint or 'try again in a moment'}"
-        return ProblemError(503, detail=detail, headers={"Retry-After": "1"})
+        wait = FULL_RETRY_S if isinstance(error, StoreFull) else 1
+        return ProblemError(503, detail=detail, headers={"Retry-After": str(wait)})
 
 
-def _of_aiohttp(error: web.HTTPException, request: web.Request) -> ProblemError:
-    """aiohttp's own refusals (404, 405 with Allow) and the redirects that handlers raise."""
+def _of_aiohttp(error: web.HTTPException, request: web.Request, page: bool) -> ProblemError:
+    """aiohttp's own refusals (404, 405 with Allow) and the redirects that handlers raise. `page`: told to a person."""
     kept = {name: error.headers[name] for name in ("Allow", "Location") if name in error.headers}
     known = {
         404: f"there is nothing at {request.path[:200]}; GET /api/v1 lists what is",
         405: f"{request.method[:20]} is not done here; allowed: {kept.get('Allow', 'nothing')}",
     }
+    if page:
+        known = {
+            404: f"There is no page at {request.path[:200]}. Check the address, or begin at one of the pages below.",
+            405: f"{request.path[:200]} cannot be opened in this way. Begin at one of the pages below.",
+        }
     return ProblemError(error.status, detail=known.get(error.status, error.reason), headers=kept)
 
 

@@ -63,7 +63,7 @@ class _SignIn:
         text, target = str(form.get("token", "")), safe_next(str(form.get("next", "")))
         token = await self._context.access.token(text)
         if token is None:
-            return await self._failed(request, "This token does not hold.", target)
+            return await self._failed(request, "This token is not valid.", target)
         if token.role == "ingest":
             return self._page("This is the token of a service. Sign in with an operator or viewer token.", target, 403)
         cookie = await self._context.access.sign_in(token, self._context.now(), "token")
@@ -74,6 +74,8 @@ class _SignIn:
         if request.method == "HEAD":
             return web.Response()
         cookie = await self._context.access.sign_in_by_link(request.match_info["code"], self._context.now())
+        if cookie is None and request["csrf"]:
+            return _onwards("/")  # signed in already: opened a second time, it needs no second sign-in
         if cookie is None:
             return await self._failed(request, "This link was used already or has expired. Sign in with a token.", "/")
         return self._signed_in(request, cookie, "/")

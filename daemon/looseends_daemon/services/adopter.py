@@ -1,4 +1,4 @@
-"""Watches the spools of this host: who lives, what a dead process left behind; and the lease of everybody out of sight.
+"""Watches the spools of this host: who lives, and what a dead process left behind. Who is out of sight: services/leases.py.
 
 Rules:
 
@@ -9,8 +9,7 @@ Rules:
 3. A watched spool speaks for the instances in it, whatever way they came by: only its owner can write there.
 4. A pass is bounded: ORPHANS_MAX journals at a time, BATCHES_MAX batches of each. Large ones take several passes, and nobody's
    death waits behind them.
-5. The lease of an instance out of sight begins anew when the daemon starts and after it was frozen: our own absence is no sign
-   of theirs.
+5. A lock that lies is not believed: a journal whose process is connected and speaks is left alone (services/leases.py).
 
 Honest limit: a process that closes every descriptor it did not open (some daemonizers do) frees its lock while it lives. It is
 then called gone until it is heard again, which takes the verdicts back.
@@ -21,14 +20,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from looseends import journal
-from looseends.wire import NS, Batch, Refused, check_batch
+from looseends.wire import NS, PAYLOAD_BYTES_MAX, Batch, Refused, check_batch
+from looseends_daemon.core.payloads import within
 from looseends_daemon.core.policy import Policy
+from looseends_daemon.core.presence import Presence
 from looseends_daemon.core.resources import Actor
-from looseends_daemon.core.words import clock, span
+from looseends_daemon.core.words import clock
+from looseends_daemon.services.leases import Leases
+from looseends_daemon.services.vigil import Vigil
 from looseends_daemon.store import facts, instances
 from looseends_daemon.store.connection import Database, StoreBusy
 from looseends_daemon.store.questions import ask_async
@@ -38,12 +41,11 @@ log = logging.getLogger(__name__)
 POLL_NS = NS // 5
 YOUNG_NS = 3 * NS // 10
 """A folder this young may belong to a process that has made it and not yet taken its lock."""
-FROZEN_NS = 5 * NS
-"""A gap between two passes that is longer than this was a freeze (a suspended laptop, a stopped process)."""
 REFUSED_NS = 60 * NS
+REFUSED_NAMED_MAX = 20
+"""Journals named in the log as not adoptable within a minute: a spool full of rubbish must not fill the log too."""
 ORPHANS_MAX = 8
 BATCHES_MAX = 10
-SILENT_MAX = 200
 
 
 def _nobody() -> None:
@@ -67,26 +69,39 @@ class _Adoption:
 class Adopter:
     """`run_once(now)` for the supervised loop; `close()` lets go of the journals it holds. `wake` tells the detector."""
 
-    def __init__(self, database: Database, spools: Sequence[str], policy: Policy, wake: Callable[[], None] = _nobody) -> None:
+    def __init__(
+        self,
+        database: Database,
+        spools: Sequence[str],
+        policy: Policy,
+        wake: Callable[[], None] = _nobody,
+        *,
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        vigil: Vigil | None = None,
+        presence: Presence | None = None,
+    ) -> None:
         self._database, self._spools, self._policy, self._wake = database, tuple(spools), policy, wake
+        self._vigil = vigil or Vigil(grace_s=policy.grace)
+        self._leases = Leases(database, policy, self._vigil, presence or Presence())
+        self._payload_bytes_max = payload_bytes_max
         self._adoptions: dict[str, _Adoption] = {}
         self._watched: dict[str, str] | None = None
         self._refused: dict[str, int] = {}
-        self._last_pass = 0
-        self._steady_since = 0
         self.adopted = 0
         """Journals taken over since the start."""
 
     async def run_once(self, now: int) -> int:
         """Look at every spool and every lease once; when to look again (ns)."""
-        self._note_pass(now)
-        found = [folder for spool in self._spools for folder in journal.folders(spool)]
-        held = [folder for folder in found if folder not in self._adoptions and journal.is_held(folder)]
+        self._vigil.look(now)
+        # In a thread: a spool with thousands of folders takes a second to look through, and nobody is to wait for that.
+        found, held = await asyncio.to_thread(_look, self._spools, frozenset(self._adoptions))
         await self._watch(held, found)
-        self._take_free(set(found) - set(held), now)
+        free = await self._leases.believed(set(found) - set(held) - self._adoptions.keys(), now)
+        await asyncio.to_thread(self._take_free, free, now)
         for adoption in list(self._adoptions.values()):
             await self._go_on(adoption, now)
-        await self._end_leases(now)
+        if await self._leases.run_once(now):
+            self._wake()
         return now if self._adoptions else now + POLL_NS
 
     def close(self) -> None:
@@ -94,11 +109,6 @@ class Adopter:
         for adoption in self._adoptions.values():
             adoption.orphan.close()
         self._adoptions.clear()
-
-    def _note_pass(self, now: int) -> None:
-        if not 0 <= now - self._last_pass <= FROZEN_NS:
-            self._steady_since = now
-        self._last_pass = now
 
     # --- who lives ------------------------------------------------------------------------------------------------
 
@@ -132,7 +142,10 @@ class Adopter:
 
     def _refuse(self, folder: str, now: int, why: str) -> None:
         """Leave a journal alone for a minute. It is never deleted: what we cannot read may be somebody's only trace."""
-        log.warning("the journal %s cannot be adopted: %s", folder, why)
+        if len(self._refused) < REFUSED_NAMED_MAX:
+            log.warning("the journal %s cannot be adopted: %s", folder, why)
+        elif len(self._refused) == REFUSED_NAMED_MAX:
+            log.warning("more than %d journals cannot be adopted; the others are not named", REFUSED_NAMED_MAX)
         self._refused[folder] = now
 
     def _give_up(self, adoption: _Adoption, now: int, why: str) -> None:
@@ -169,7 +182,8 @@ class Adopter:
                 "%d records of the journal %s cannot be used, the first: %s %s",
                 len(batch.rejected), adoption.folder, first.pointer, first.detail,
             )  # fmt: skip
-        await self._database.write(lambda conn: self._apply(conn, adoption, batch, now), size=512 * len(events))
+        bounded = within(batch, self._payload_bytes_max)
+        await self._database.write(lambda conn: self._apply(conn, adoption, bounded, now), size=512 * len(events), grows=True)
 
     def _apply(self, conn: Any, adoption: _Adoption, batch: Batch, now: int) -> None:
         if not adoption.looked:  # before its own journal makes it known
@@ -181,12 +195,13 @@ class Adopter:
     async def _finish(self, adoption: _Adoption, now: int) -> None:
         """The instance is gone, in one commit; then the journal has told everything and goes."""
         empty = check_batch({"instance": adoption.orphan.instance, "events": []}, now)
+        void = await asyncio.to_thread(adoption.orphan.void)
 
         def end(conn: Any) -> None:
             self._apply(conn, adoption, empty, now)
             instances.rewatch(conn, {}, (adoption.folder,))
             reason = _gone_words(adoption.before)
-            facts.end_instance(conn, adoption.instance_id, state="gone", reason=reason, now=now, adopted=True)
+            facts.end_instance(conn, adoption.instance_id, state="gone", reason=reason, now=now, adopted=True, void=void)
 
         await self._database.write(end)
         del self._adoptions[adoption.folder]
@@ -197,25 +212,11 @@ class Adopter:
         if not await asyncio.to_thread(_discarded, adoption):
             self._refuse(adoption.folder, now, "all of it is stored, but the folder could not be removed")
 
-    # --- who is out of sight --------------------------------------------------------------------------------------
 
-    async def _end_leases(self, now: int) -> None:
-        """Call unreachable who has been silent for longer than the lease, counted from when we were there to hear it."""
-        limit = int(self._policy.unreachable_after * NS)
-        before = now - limit
-        if self._steady_since > before:
-            return
-        silent = await self._database.read(lambda conn: ask_async(conn, instances.silent(before, SILENT_MAX)))
-        if not silent:
-            return
-        words = f"not heard for {span(self._policy.unreachable_after)}: its process, host or network may be down"
-
-        def end(conn: Any) -> None:
-            for who in instances.still_silent(conn, [who for who, _ in silent], before):
-                facts.end_instance(conn, who[0], state="unreachable", reason=f"{words}; last heard {clock(who[1])}", now=now)
-
-        await self._database.write(end)
-        self._wake()
+def _look(spools: Sequence[str], ours: Collection[str]) -> tuple[list[str], list[str]]:
+    """(instance folders, those whose lock a living process holds); `ours` are held by us."""
+    found = [folder for spool in spools for folder in journal.folders(spool)]
+    return found, [folder for folder in found if folder not in ours and journal.is_held(folder)]
 
 
 def _discarded(adoption: _Adoption) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from looseends.wire import NS
 from looseends_daemon.core.incidents import AlertRules
 from looseends_daemon.core.policy import Policy
+from looseends_daemon.services.vigil import Vigil
 from looseends_daemon.store import judgements
 from looseends_daemon.store.connection import Database
 from looseends_daemon.store.incidents import absorb, advance
@@ -21,43 +22,45 @@ if TYPE_CHECKING:
     import sqlite3
 
 PASSES_MAX = 40
-FREEZE_S = 5.0
+SETTLING_NS = NS // 5
+"""How long to wait between two passes while nothing may be judged: there may be a hundred thousand tasks to put off."""
 
 
 class Detector:
-    """Judges tasks on a database. `rules` gives the alert rules in force; `notices` is called when notices may wait."""
+    """Judges tasks on a database. `rules` gives the alert rules in force; `notices` is called when notices may wait.
+
+    `vigil`: since when we hear; without one, this detector keeps its own.
+    """
 
     def __init__(
-        self, database: Database, policy: Policy, rules: Callable[[], AlertRules], *, started_at: int, freeze_s: float = FREEZE_S
+        self,
+        database: Database,
+        policy: Policy,
+        rules: Callable[[], AlertRules],
+        *,
+        started_at: int,
+        vigil: Vigil | None = None,
     ) -> None:
         self._database = database
         self.policy = policy
         self._rules = rules
-        self._heard_since = started_at
-        self._ready_at = started_at + int(policy.grace * NS)
-        self._promised: int | None = None
-        self._freeze_s = freeze_s
+        self._vigil = vigil or Vigil(started_at=started_at, grace_s=policy.grace)
         self.on_notices: Callable[[], None] = lambda: None
 
     async def run_once(self, now: int) -> int | None:
         """Judge everything due at `now`; returns when the next task or incident is due (ns)."""
-        self._notice_freeze(now)
-        times = Times(now=now, heard_since=self._heard_since, ready_at=self._ready_at)
+        vigil = self._vigil
+        vigil.look(now)
+        times = Times(now=now, heard_since=vigil.heard_since, ready_at=vigil.ready_at, blind=vigil.blind, jumps=vigil.jumps)
+        settling = vigil.is_settling(now)
         due: int | None = None
-        for _ in range(PASSES_MAX):
+        for _ in range(1 if settling else PASSES_MAX):
             more, due, changed = await self._database.write(lambda conn: self._pass(conn, times))
             if changed:
                 self.on_notices()
             if not more:
                 break
-        self._promised = None if due is None else max(due, now)
-        return due
-
-    def _notice_freeze(self, now: int) -> None:
-        """We are called far later than we asked for: we were stopped, and what was sent meanwhile has not been read yet."""
-        if self._promised is not None and now - self._promised > self._freeze_s * NS:
-            self._heard_since = now
-            self._ready_at = now + int(self.policy.grace * NS)
+        return max(due, now + SETTLING_NS) if settling and due is not None else due
 
     def _pass(self, conn: sqlite3.Connection, times: Times) -> tuple[bool, int | None, bool]:
         """Judgements, incidents and their notices: one transaction. (more to do, when next, whether anything was written)"""

@@ -14,22 +14,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from looseends.wire import NS
 from looseends_daemon.core.delivery import Message, Outcome
-from looseends_daemon.core.incidents import EndpointRule
+from looseends_daemon.core.incidents import AlertRules, EndpointRule
 from looseends_daemon.store import outbox
 from looseends_daemon.store.connection import Database
+from looseends_daemon.store.incidents import announce
 
 IN_FLIGHT_MAX = 8
 PASS_S_MAX = 30
 Post = Callable[[Message], Awaitable[Outcome]]
 
 
-async def begin(database: Database, endpoints: Sequence[EndpointRule], now: int) -> None:
-    """Once at the start, before any dispatcher runs: take back what was under way, and fit stored to configured endpoints."""
-    await database.write(lambda conn: outbox.begin(conn, now, endpoints))
+async def begin(database: Database, rules: AlertRules, now: int) -> None:
+    """Once at the start, before any dispatcher runs: take back what was under way, and fit stored to configured endpoints.
+
+    An endpoint that is new is told of what is open.
+    """
+    await database.write(lambda conn: announce(conn, now, outbox.begin(conn, now, rules.endpoints), rules))
 
 
 class Dispatcher:

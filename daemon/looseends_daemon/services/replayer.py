@@ -27,7 +27,7 @@ def _nobody() -> None:
 
 
 class ReplayCommands:
-    """resources.Commands on a database. `now`: wall clock (ns); `wake`: called after every act; `base_url` begins links."""
+    """The acts on replays, on a database. `now`: wall clock (ns); `wake`: called after every act; `base_url` begins links."""
 
     def __init__(
         self, database: Database, now: Callable[[], int], wake: Callable[[], None] = _nobody, base_url: str = ""

@@ -7,7 +7,7 @@ Payload: one row per (task, slot) that has any, JSON, read only when somebody lo
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -99,14 +99,37 @@ def payload_rows(conn: sqlite3.Connection, task: bytes) -> list[tuple[str, bytes
     return [(row[0], row[1]) for row in conn.execute("SELECT slot, data FROM payload WHERE task = ?", (task,))]
 
 
+def payloads_of_cell(conn: sqlite3.Connection, task: bytes, attempt: int, no: int) -> list[tuple[str, bytes]]:
+    """The payload rows of one cell: a task with thousands of attempts may have gigabytes of others."""
+    keys = [slot_key(attempt, no, slot) for slot in SLOTS]
+    marks = ", ".join("?" * len(keys))
+    rows = conn.execute(f"SELECT slot, data FROM payload WHERE task = ? AND slot IN ({marks})", (task, *keys))
+    return [(row[0], row[1]) for row in rows]
+
+
 def keep_payloads(
-    conn: sqlite3.Connection, task: bytes, cells: Cells, ids: InstanceIds, touched: Iterable[tuple[int, str, str]]
+    conn: sqlite3.Connection,
+    task: bytes,
+    cells: Cells,
+    ids: InstanceIds,
+    touched: Iterable[tuple[int, str, str]],
+    told_before: Container[tuple[int, str]] = (),
 ) -> None:
-    """Write the payloads of the slots that just changed: (attempt, instance id, slot)."""
-    rows = []
+    """Write the payloads of the slots that just changed: (attempt, instance id, slot).
+
+    `told_before`: cells in which a fact was told once more. A body without payload that won there takes the old payload along.
+    """
+    rows, over = [], []
     for attempt, who, slot in touched:
         payload = {k: v for k, v in cells[attempt, who][slot].body.items() if k in PAYLOADS}
         if payload:
             rows.append((task, slot_key(attempt, ids.no(who), slot), _json.encode(payload)))
+        elif (attempt, who) in told_before:
+            over.append((task, slot_key(attempt, ids.no(who), slot)))
     if rows:
         conn.executemany("INSERT OR REPLACE INTO payload (task, slot, data) VALUES (?, ?, ?)", rows)
+    if over:
+        conn.executemany("DELETE FROM payload WHERE task = ? AND slot = ?", over)
+
+
+assert len(SLOTS) < 128, "slots are small integers in the blob"

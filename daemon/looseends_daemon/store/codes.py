@@ -12,8 +12,14 @@ JUDGED = 1 << len(FLAGS)
 """Bit of task.flags: this task has rows in `judgement`."""
 ORDER = JUDGED << 1
 """Bit of task.flags: this task's id is that of an order, so its end may settle another task."""
-UNTOLD = JUDGED << 2
-"""Bit of task.flags: no event has named this task yet; it is shown as `unknown`."""
+REPLAYED = JUDGED << 2
+"""Bit of task.flags: orders were made for this task, so what it does from now on may be done twice."""
+EXPECTED = JUDGED << 3
+"""Bit of task.flags: this is an expectation that was missed. It is counted while that verdict stands, and at no other time."""
+
+WITH_PROCESS = JUDGED << 4
+"""Bit of task.flags: this loop ended with its process, as far as we know. If that lives, so does the loop."""
+assert WITH_PROCESS == 1024, "the index task_loop says so"
 
 
 def blob(task_id: str) -> bytes:

@@ -7,14 +7,16 @@ Rules:
    and nothing at a hundred, so grouping is what makes the durable answer affordable.
 2. Each `fn` runs in a savepoint of its own: one that raises is undone alone, its neighbours are stored.
 3. The queue is bounded in bytes; over it `StoreBusy` says so at once and nothing is taken.
-4. One daemon per file, held by a lock on `<path>.lock`. A file that is not ours is never touched.
+4. A commit that failed for the disk's sake takes its connection with it: before anything is answered again the file is opened
+   anew, its log copied and synced, and what was answered before is looked for (store/files.reopen).
+5. `full` is set by who watches the size, `checkpoints.stuck` by a log that cannot be cut: then what makes the file grow is refused
+   with `StoreFull`, everything else goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -25,7 +27,10 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from looseends_daemon.store.schema import APPLICATION_ID, StoreError, migrate
+from looseends_daemon.store.checkpoints import Checkpointer
+from looseends_daemon.store.files import DISK_TROUBLE, FULL, open_file, primary, reopen
+from looseends_daemon.store.files import connect as connect
+from looseends_daemon.store.schema import StoreError
 
 T = TypeVar("T")
 QUEUE_BYTES_MAX = 32 << 20
@@ -34,11 +39,16 @@ GROUP_BYTES_MAX = 8 << 20
 READERS = 2
 READ_S_MAX = 5.0
 JOB_BYTES_MIN = 512
-CACHE_KIB = 16_384
+FULL_RETRY_S = 5
+_NEWEST = "SELECT value FROM mark WHERE name = 'last_event_at'"
 
 
 class StoreBusy(StoreError):
     """More is waiting to be written than the queue may hold; try again in a moment."""
+
+
+class StoreFull(StoreBusy):
+    """There is no room for more facts; what is there already is safe. Try again in FULL_RETRY_S seconds."""
 
 
 class StoreClosed(StoreError):
@@ -78,13 +88,23 @@ class Database:
         self._closing = False
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
         self.commits = 0
+        self.reopened = 0
+        self.full: str | None = None
+        self.trouble: str | None = None
+        """Why the last commit failed, in words; None: it did not."""
+        self.missing: str | None = None
+        """Set once and for all when something that had been answered was not found after a reopening."""
+        self._broken = False
+        self._answered = 0
+        self.checkpoints = Checkpointer(path)
         self._thread = threading.Thread(target=self._run, name="looseends-writer", daemon=True)
 
     @classmethod
     async def open(cls, path: str) -> Database:
         """Open (and make or migrate) the file. Raises StoreError with a hint: foreign, unwritable, newer, or in use."""
         loop = asyncio.get_running_loop()
-        conn, lock = await loop.run_in_executor(None, _open_file, path)
+        conn, lock = await loop.run_in_executor(None, open_file, path)
+        conn.execute("PRAGMA wal_autocheckpoint = 0")
         database = cls(path, conn, lock)
         for _ in range(READERS):
             database._readers.put_nowait(await _reader(path))
@@ -96,11 +116,15 @@ class Database:
         """Bytes that wait to be written; at most QUEUE_BYTES_MAX."""
         return self._bytes
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T], *, size: int = 0) -> T:
-        """Run `fn(conn)` in the next group commit and return its value once that is on disk.
+    async def write(self, fn: Callable[[sqlite3.Connection], T], *, size: int = 0, grows: bool = False) -> T:
+        """Run `fn(conn)` in the next group commit and return its value once that is on disk. `grows`: it brings new facts.
 
-        Raises StoreBusy (queue full), StoreClosed, StoreError (the commit failed: nothing of it is kept), or what fn raised.
+        Raises StoreBusy (queue full), StoreFull (`grows`, and there is no room), StoreClosed, StoreError (the commit failed:
+        nothing of it is kept), or what fn raised.
         """
+        no_room = self.full or self.checkpoints.stuck
+        if grows and no_room is not None:
+            raise StoreFull(no_room, hint=no_room)
         job = _Job(fn, size, asyncio.get_running_loop())
         with self._wakeup:
             if self._closing:
@@ -124,9 +148,11 @@ class Database:
             await conn.execute("BEGIN")
             try:
                 return await fn(conn)
-            except sqlite3.OperationalError as error:
-                if "interrupted" in str(error):
+            except sqlite3.DatabaseError as error:
+                if primary(error) == sqlite3.SQLITE_INTERRUPT:
                     raise StoreError(f"the question took longer than {READ_S_MAX:g} s", hint="narrow the window") from None
+                if primary(error) in DISK_TROUBLE and primary(error) != sqlite3.SQLITE_READONLY:
+                    raise StoreError(f"{self.path} could not be read: {error}", hint="looseends doctor says more") from None
                 raise
             finally:
                 await conn.execute("ROLLBACK")
@@ -140,9 +166,17 @@ class Database:
             self._wakeup.notify()
         if already:
             return
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._thread.join)
+        await loop.run_in_executor(None, self.checkpoints.close)
         for _ in range(READERS):
             await (await self._readers.get()).close()
+        await loop.run_in_executor(None, self._let_go)
+
+    def _let_go(self) -> None:
+        """The last one out copies the log into the file, so that what lies on the disk is one whole file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._conn.close()
         os.close(self._lock_fd)
 
@@ -157,6 +191,8 @@ class Database:
             for loop, jobs in by_loop.items():
                 with contextlib.suppress(RuntimeError):  # the loop of a cancelled caller may be gone; its change is kept
                     loop.call_soon_threadsafe(_settle, jobs)
+            if not self._broken:  # nobody waits for an answer now
+                self.checkpoints.relieve(self._conn)
 
     def _next_group(self) -> list[_Job]:
         """Everything that waits, up to the bounds of a group; empty means: closed and drained."""
@@ -173,20 +209,50 @@ class Database:
             return group
 
     def _commit(self, group: list[_Job]) -> None:
-        conn = self._conn
         try:
+            self._mend()
+            conn = self._conn
             conn.execute("BEGIN IMMEDIATE")
             for job in group:
                 _run_job(conn, job)
             conn.execute("COMMIT")
             self.commits += 1
-        except sqlite3.Error as error:
-            if conn.in_transaction:
-                with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
-                    conn.execute("ROLLBACK")
-            failed = StoreError(f"{self.path} could not be written: {error}", hint="is the disk full or read-only?")
-            for job in group:
-                job.error = failed
+            self.trouble = None
+            self._answered = self._newest()
+        except (sqlite3.Error, StoreError) as error:
+            self._failed(group, error)
+
+    def _failed(self, group: list[_Job], error: sqlite3.Error | StoreError) -> None:
+        """Nothing of this group is kept. Unless it was only busy or full, the connection is not used again."""
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+        hint = "is the disk full or read-only?"
+        if isinstance(error, StoreError):
+            hint = error.hint or hint
+        elif primary(error) not in (*FULL, sqlite3.SQLITE_BUSY):
+            self._broken = True
+        self.trouble = f"{self.path} could not be written: {error}"
+        for job in group:
+            job.error = StoreError(self.trouble, hint=hint)
+
+    def _mend(self) -> None:
+        """Open the file anew if the last commit failed for the disk's sake. Raises StoreError, sqlite3.Error: not yet."""
+        if not self._broken:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            self._conn.close()
+        self._conn = reopen(self.path)
+        self._conn.execute("PRAGMA wal_autocheckpoint = 0")
+        if self._newest() < self._answered:
+            self.missing = f"{self.path}: after an I/O error, facts that had been stored are no longer there"
+        self._broken = False
+        self.reopened += 1
+
+    def _newest(self) -> int:
+        """When the newest event arrived that this file knows of (ns): what a reopened file must still know."""
+        row = self._conn.execute(_NEWEST).fetchone()
+        return int(row[0]) if row is not None else 0
 
 
 def _settle(jobs: list[_Job]) -> None:
@@ -195,99 +261,16 @@ def _settle(jobs: list[_Job]) -> None:
 
 
 def _run_job(conn: sqlite3.Connection, job: _Job) -> None:
-    """One function in its own savepoint. What it raises is its caller's; the group goes on."""
+    """One function in its own savepoint. What it raises is its caller's; the group goes on, unless the disk failed."""
     conn.execute("SAVEPOINT job")
     try:
         job.value = job.fn(conn)
-    except Exception as error:  # noqa: BLE001 - handed to the caller of write(), which raises it
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and primary(error) in (*FULL, *DISK_TROUBLE):
+            raise
         job.error = error
         conn.execute("ROLLBACK TO job")
     conn.execute("RELEASE job")
-
-
-# --- opening ------------------------------------------------------------------------------------------------------
-
-
-def _open_file(path: str) -> tuple[sqlite3.Connection, int]:
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be opened: {error.strerror}", hint="name another file with --db") from None
-    try:
-        _take_lock(path, lock)
-        _refuse_foreign(path)
-        if not os.path.exists(path):
-            _make(path)
-        conn = connect(path)
-        migrate(conn, path=path, now=time.time_ns())
-    except sqlite3.DatabaseError as error:
-        os.close(lock)
-        raise StoreError(f"{path} cannot be used: {error}", hint="is it writable, and a whole database?") from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return conn, lock
-
-
-def _take_lock(path: str, lock: int) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        raise StoreError(
-            f"{path} is already served by another looseends (pid {owner})",
-            hint="stop that one, or name another file with --db",
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-
-
-def _refuse_foreign(path: str) -> None:
-    """A file that is not a looseends database is never written to, not even an empty one: it may be somebody's loss."""
-    if os.path.isdir(path):
-        raise StoreError(f"{path} is a folder", hint="name a file inside it with --db")
-    if not os.path.exists(path):
-        return
-    try:
-        with open(path, "rb") as file:
-            head = file.read(100)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}", hint="name another file with --db") from None
-    if not os.access(path, os.W_OK):
-        raise StoreError(f"{path} is not writable", hint="mend its permissions or name another file with --db")
-    if not head:
-        raise StoreError(f"{path} is empty, and looseends never writes over a file it did not make", hint="remove it first")
-    ours = head[:16] == b"SQLite format 3\0" and int.from_bytes(head[68:72], "big") == APPLICATION_ID
-    if not ours:
-        raise StoreError(f"{path} is not a looseends database", hint="name another file with --db")
-
-
-def _make(path: str) -> None:
-    """Build the database under another name and rename it: a kill in between leaves no half-made file at `path`."""
-    fresh = f"{path}.new"
-    for leftover in (fresh, fresh + "-journal"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(leftover)
-    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    conn = sqlite3.connect(fresh, isolation_level=None)
-    try:
-        migrate(conn, path=path, now=time.time_ns())
-    finally:
-        conn.close()
-    os.rename(fresh, path)
-
-
-def connect(path: str) -> sqlite3.Connection:
-    """A writing connection with our pragmas. Only the writer thread (and offline commands) use one."""
-    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    conn.row_factory = sqlite3.Row
-    conn.execute("PRAGMA journal_mode = WAL")
-    conn.execute("PRAGMA synchronous = FULL")
-    conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    conn.execute("PRAGMA foreign_keys = OFF")
-    return conn
 
 
 async def _reader(path: str) -> aiosqlite.Connection:

@@ -4,7 +4,7 @@ Rules:
 
 1. What a client reported is folded by core/facts; this file only loads, stores and moves the ledger by the difference.
 2. A task is put on the detector's agenda (`check_at`) with the time at which something could be wrong with it; at once where
-   a judgement stands, where work failed or was dropped, and where it is an order.
+   a judgement stands, where work failed or was dropped, where it is an order or has any, and where its instance is not alive.
 3. Facts join a task only from where they may (`_may_join`): the same way in, the same service, or through a queue.
 """
 
@@ -14,92 +14,159 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from looseends.wire import NS, Batch, Problem, skew_of
+from looseends.wire import INT_MAX, NS, Batch, Problem, format_time, is_uuid, skew_of
 from looseends_daemon.core.detect import due_of, stall_of
-from looseends_daemon.core.facts import SLOTS, UNKNOWN, Cells, View, fold, slots_of, view_of
+from looseends_daemon.core.facts import ENDS, UNKNOWN, Cells, View, fold, slots_of, view_of
+from looseends_daemon.core.overlap import is_watched
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import FLAGS, STATES, VERDICTS, Actor, Value
 from looseends_daemon.core.stats import Place, place_of
-from looseends_daemon.store.cells import InstanceIds, keep_payloads, pack, payload_rows, unpack, with_payloads
-from looseends_daemon.store.codes import JUDGED, ORDER, blob, code, interned, word
+from looseends_daemon.store import sights
+from looseends_daemon.store.blind import note_batch
+from looseends_daemon.store.cells import (
+    InstanceIds,
+    keep_payloads,
+    pack,
+    payload_rows,
+    payloads_of_cell,
+    unpack,
+    with_payloads,
+)
+from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, WITH_PROCESS, blob, code, interned, word
+from looseends_daemon.store.expectations import NOT_A_TASK, Expecting
 from looseends_daemon.store.instances_owned import OwnershipRefused as OwnershipRefused
 from looseends_daemon.store.instances_owned import end_instance as end_instance
-from looseends_daemon.store.instances_owned import hear
+from looseends_daemon.store.instances_owned import hear, note_backlog
 from looseends_daemon.store.instances_owned import touch_instance as touch_instance
 from looseends_daemon.store.ledger import Moves
+from looseends_daemon.store.overlap import OVERLAP, watch
 
 IDS_MAX = 500
 LATE = 1 << FLAGS.index("late")
 TWICE = 1 << FLAGS.index("ran_twice")
-KEPT = LATE | TWICE | JUDGED | ORDER
+KEPT = LATE | TWICE | OVERLAP | JUDGED | ORDER | REPLAYED
 """Flags that folding never takes back: they are judgements, or say what kind of id this is."""
 
 
 class Applied(Value, frozen=True):
-    """What became of a batch: `rejected` are those that the store refused, beside those the wire already refused."""
+    """What became of a batch: `rejected` are those that the store refused, beside those the wire already refused.
+
+    `warnings` are about events that were taken, and say what the sender may have got wrong.
+    """
 
     accepted: int
     duplicates: int
     rejected: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     orders: int = 0
 
 
 class _Known:
-    """One task while its batch is folded: the stored row (None: new), its cells, and which slots changed."""
+    """One task while its batch is folded: the stored row (None: new), its cells, and which slots changed.
 
-    __slots__ = ("cells", "external", "full", "order", "row", "touched")
+    `whole`: the cells whose payloads were fetched. `order`: the replay order whose id this task has.
+    """
+
+    __slots__ = ("cells", "external", "order", "row", "touched", "whole")
 
     def __init__(self, row: sqlite3.Row | None, cells: Cells) -> None:
         self.row, self.cells = row, cells
-        self.full = row is None
-        self.order = bool(row["flags"] & ORDER) if row else False
+        self.whole: set[tuple[int, str]] = set()
+        self.order: sqlite3.Row | None = None
         self.external: str | None = None
         self.touched: set[tuple[int, str, str]] = set()
 
 
 def apply_batch(
-    conn: sqlite3.Connection, batch: Batch, *, actor: Actor, now: int, policy: Policy, proven: bool = False, heard: bool = True
+    conn: sqlite3.Connection,
+    batch: Batch,
+    *,
+    actor: Actor,
+    now: int,
+    policy: Policy,
+    proven: bool = False,
+    heard: bool = True,
+    delayed: bool = False,
 ) -> Applied:
-    """Fold a checked batch. `heard` False: a journal is being adopted, its instance itself is silent.
+    """Fold a checked batch. `heard` False: a journal is being adopted, its instance itself is silent. `delayed`: see `hear`.
 
     Raises OwnershipRefused when this caller may not speak for the batch's instance.
     """
     ids = InstanceIds(conn)
-    instance, skew = "", 0
+    instance, skew = "", skew_of(batch.sent_at, now)
     if batch.instance is not None:
-        row = hear(conn, batch.instance, actor, now, skew=skew_of(batch.sent_at, now), proven=proven, heard=heard)
+        row = hear(conn, batch.instance, actor, now, skew=skew, proven=proven, heard=heard, delayed=delayed)
         instance, skew = row["id"], row["skew"]
         ids.learn(row["no"], instance)
+        note_batch(conn, row, ((event.get("seq"), min(event["at"] + skew, now)) for event in batch.events), now)
         if heard:
-            conn.execute("UPDATE instance SET backlog = ? WHERE no = ?", (batch.backlog, row["no"]))
+            note_backlog(conn, row["no"], batch.backlog, now)
     tasks = _load(conn, {blob(event["task"]) for event in batch.events}, ids)
     counts = {"new": 0, "duplicates": 0}
     rejected = []
     channel = interned(conn, "channel", actor.channel)
+    expecting = Expecting(conn, ids, policy, now)
     for index, event in zip(batch.indexes, batch.events, strict=True):
         if event["type"] == "expected":
-            rejected.append(Problem(index, "/type", "expectations are not kept by this version of looseends"))
+            own = bool(tasks[blob(event["task"])].touched)
+            new, why = expecting.expect(_shifted(event, skew, now), instance, actor, channel, task_told=own)
+            if why:
+                rejected.append(Problem(index, "/task", why))
+            else:
+                counts["new" if new else "duplicates"] += 1
             continue
         known = tasks[blob(event["task"])]
+        if known.row is None and not known.touched and expecting.holds(blob(event["task"])):
+            rejected.append(Problem(index, "/task", NOT_A_TASK))
+            continue
         why = _may_join(conn, known, event, actor, channel, batch.instance)
         if why:
             rejected.append(Problem(index, "/task", why))
             continue
-        new = _fold(conn, known, _shifted(event, skew, now), instance, ids)
+        event = _shifted(event, skew, now)
+        why = _used_up(known.cells, event)
+        if why:
+            rejected.append(Problem(index, "/task", why))
+            continue
+        new = _fold(conn, known, event, instance, ids)
         counts["new" if new else "duplicates"] += 1
-    _store(conn, ((task, known) for task, known in tasks.items() if known.touched), ids, channel, policy, now)
+    _store(conn, ((task, known) for task, known in tasks.items() if known.touched), ids, channel, policy, now, expecting)
     if counts["new"]:
         conn.execute("INSERT OR REPLACE INTO mark (name, value) VALUES ('last_event_at', ?)", (now,))
-    return Applied(accepted=counts["new"], duplicates=counts["duplicates"], rejected=tuple(rejected))
+    warnings = () if batch.instance is not None else tuple(_unbegun(tasks, batch))
+    return Applied(accepted=counts["new"], duplicates=counts["duplicates"], rejected=tuple(rejected), warnings=warnings)
+
+
+def _unbegun(tasks: dict[bytes, _Known], batch: Batch) -> Iterator[Problem]:
+    """Ends told without an instance of tasks that nobody began: most often a mistyped id, and the real one is waited for."""
+    for index, event in zip(batch.indexes, batch.events, strict=True):
+        known = tasks.get(blob(event["task"]))
+        if event["type"] not in ENDS or known is None or not known.touched:
+            continue
+        if not any("started" in cell or "scheduled" in cell for cell in known.cells.values()):
+            yield Problem(index, "/task", "no start is known for this task yet")
 
 
 def _shifted(event: dict[str, Any], skew: int, now: int) -> dict[str, Any]:
     """The event with its times corrected by its instance's skew; a corrected `at` never lies after its arrival."""
     if not skew:
         return event
-    moved: dict[str, Any] = {name: event[name] + skew for name in ("at", "eta", "retry_at") if name in event}
+    timed = (name for name in ("at", "eta", "retry_at") if name in event)
+    # What a sender expects may lie anywhere; corrected it must still be a number the database can hold.
+    moved: dict[str, Any] = {name: max(0, min(event[name] + skew, INT_MAX)) for name in timed}
     moved["at"] = min(moved["at"], now)
     return {**event, **moved}
+
+
+def _used_up(cells: Cells, event: dict[str, Any]) -> str | None:
+    """Why this start cannot begin this task: somebody's own id that has ended already would hide every later run of it."""
+    if event["type"] != "started" or "external_id" not in event:
+        return None
+    mine = [cell for (attempt, _), cell in cells.items() if attempt == event["attempt"]]
+    ends = [cell[kind].at for cell in mine for kind in ENDS if kind in cell]
+    if not ends or event["at"] <= max(ends):
+        return None
+    return f"{event['external_id']} ended {format_time(max(ends))[:16]}; use a fresh id per run"
 
 
 def _load(conn: sqlite3.Connection, wanted: set[bytes], ids: InstanceIds) -> dict[bytes, _Known]:
@@ -108,14 +175,17 @@ def _load(conn: sqlite3.Connection, wanted: set[bytes], ids: InstanceIds) -> dic
         marks = ", ".join("?" * len(chunk))
         for row in conn.execute(f"SELECT * FROM task WHERE id IN ({marks})", chunk):
             tasks[row["id"]] = _Known(row, unpack(row["facts"], ids))
-        missing = [task for task in chunk if task not in tasks]
-        for task in missing:
-            tasks[task] = _Known(None, {})
-        if missing:
-            marks = ", ".join("?" * len(missing))
-            for (task,) in conn.execute(f"SELECT id FROM replay_order WHERE id IN ({marks})", missing):
-                tasks[task].order = True
+        tasks.update((task, _Known(None, {})) for task in chunk if task not in tasks)
+        asked = [task for task in chunk if (row := tasks[task].row) is None or row["flags"] & ORDER]
+        for order in conn.execute(_ORDERS.format(marks=", ".join("?" * len(asked))), asked) if asked else ():
+            tasks[order["id"]].order = order
     return tasks
+
+
+_ORDERS = """
+SELECT o.id, o.service, o.environment, o.queue, o.fence, i.id AS claimant, i.channel AS claimant_channel
+FROM replay_order o LEFT JOIN instance i ON i.no = o.instance WHERE o.id IN ({marks})
+"""
 
 
 def _chunks(items: list[bytes]) -> Iterator[list[bytes]]:
@@ -127,13 +197,19 @@ def _may_join(
     conn: sqlite3.Connection, known: _Known, event: dict[str, Any], actor: Actor, channel: int, instance: dict[str, Any] | None
 ) -> str | None:
     """Why these facts may not be added to this task, or None."""
+    if known.row is not None and known.row["flags"] & EXPECTED:
+        return NOT_A_TASK
     if actor.service is not None and event.get("service", actor.service) != actor.service:
         return f"this token speaks for {actor.service}, not for {event['service']}"
-    if known.row is None or actor.role == "operator":
+    if actor.role == "operator":
+        return None
+    if known.order is not None:
+        return _may_tell(known.order, channel, instance)
+    if known.row is None:
         return None
     if known.row["channel"] == channel and (instance is None or actor.service is None):
         return None
-    if instance is not None and (_queued(known.cells) or known.order):
+    if instance is not None and _queued(known.cells):
         return None
     service = conn.execute("SELECT service FROM type WHERE id = ?", (known.row["type"],)).fetchone()[0]
     if instance is not None and channel == known.row["channel"] and service == instance["service"]:
@@ -145,16 +221,33 @@ def _may_join(
     return "this task was begun by another service or another way in, and not through a queue"
 
 
+def _may_tell(order: sqlite3.Row, channel: int, instance: dict[str, Any] | None) -> str | None:
+    """Why this caller may not tell of an order's task, or None: its good end settles another task, so not everybody may."""
+    if order["fence"] == 0:
+        return "this is the id of an order that nobody was given, so nobody can have run it"
+    if instance is None:
+        return "this is the id of an order: only the instances of its service tell of it"
+    if order["queue"] is not None or order["claimant"] in (None, instance["id"]):
+        return None
+    theirs = (instance["service"], instance["environment"]) == (order["service"], order["environment"])
+    if theirs and channel == order["claimant_channel"]:
+        return None
+    return "this is the id of an order that was given to another service or another way in"
+
+
 def _queued(cells: Cells) -> bool:
     return any("queue" in cell["scheduled"].body for cell in cells.values() if "scheduled" in cell)
 
 
 def _fold(conn: sqlite3.Connection, known: _Known, event: dict[str, Any], instance: str, ids: InstanceIds) -> bool:
     """Fold one event. A fact that arrives twice is compared whole, so its payloads are fetched first (rare)."""
-    cell = known.cells.get((event["attempt"], instance), {})
-    if not known.full and any(slot in cell for slot in slots_of(event)):
-        known.cells = with_payloads(known.cells, ids, payload_rows(conn, blob(event["task"])))
-        known.full = True
+    key = (event["attempt"], instance)
+    cell = known.cells.get(key, {})
+    if known.row is not None and key not in known.whole and any(slot in cell for slot in slots_of(event)):
+        rows = payloads_of_cell(conn, blob(event["task"]), event["attempt"], ids.no(instance))
+        known.cells.update(with_payloads({key: cell}, ids, rows))
+        known.whole.add(key)
+        cell = known.cells[key]
     before = {slot: cell.get(slot) for slot in slots_of(event)}
     new = fold(known.cells, event, instance or None)
     after = known.cells[event["attempt"], instance]
@@ -177,10 +270,18 @@ ON CONFLICT (id) DO UPDATE SET type = excluded.type, environment = excluded.envi
 
 
 def _store(
-    conn: sqlite3.Connection, tasks: Iterable[tuple[bytes, _Known]], ids: InstanceIds, channel: int, policy: Policy, now: int
+    conn: sqlite3.Connection,
+    tasks: Iterable[tuple[bytes, _Known]],
+    ids: InstanceIds,
+    channel: int,
+    policy: Policy,
+    now: int,
+    expecting: Expecting,
 ) -> None:
     moves = Moves()
     types: dict[tuple[str, str], int] = {}
+    gone = _Gone(conn)
+    watched: list[tuple[bytes, View, int, int]] = []
     rows = []
     for task, known in tasks:
         view = view_of(known.cells)
@@ -189,7 +290,7 @@ def _store(
         environment = interned(conn, "environment", view.environment)
         if old is not None:
             moves.add(place_of_row(old), old["environment"], old["type"], -1)
-        flags = _flags(view) | (old["flags"] & KEPT if old else 0) | (ORDER if known.order else 0)
+        flags = _flags(view) | (old["flags"] & KEPT if old else 0) | (0 if known.order is None else ORDER)
         verdict = old["verdict"] if old else None
         settled, loose = (old["settled"], old["loose"]) if old else (None, 0)
         place = place_of(view.began_at, view.state, word(VERDICTS, verdict), settled=settled is not None, loose=bool(loose))
@@ -199,27 +300,57 @@ def _store(
                 *(task, type_, environment, old["channel"] if old else channel),
                 *(code(STATES, view.state), verdict, settled, loose),
                 *(flags, view.attempt, ids.no(view.instance) if view.instance else None, view.began_at, view.started_at),
-                *(view.ended_at, due_of(view, policy), agenda(view, flags, policy, now), view.opening.get("key")),
+                *(view.ended_at, due_of(view, policy), now if gone(view) else agenda(view, flags, policy, now)),
+                view.opening.get("key"),
                 *(old["incident"] if old else None, pack(known.cells, ids)),
             )
         )
-        keep_payloads(conn, task, known.cells, ids, known.touched)
+        keep_payloads(conn, task, known.cells, ids, known.touched, known.whole)
         _relate(conn, task, known, view)
+        sights.note(conn, view, type_, ids.no(view.instance or ""))
+        moved = old is not None and (old["type"], old["environment"]) != (type_, environment)
+        expecting.note(task, view, known.cells, order=known.order is not None, moved=moved)
+        if is_watched(view, policy):
+            watched.append((task, view, type_, environment))
     conn.executemany(_UPSERT, rows)
+    for one in watched:
+        watch(conn, *one)
     moves.write(conn)
+
+
+class _Gone:
+    """Whether an open task belongs to an instance that is not alive: each instance is looked up once per batch.
+
+    Such a task has a look coming, or waits for the rest of a journal; news from elsewhere must not put it off.
+    """
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, view: View) -> bool:
+        if view.instance is None or view.ended:
+            return False
+        if view.instance not in self._known:
+            row = self._conn.execute("SELECT state FROM instance WHERE id = ?", (view.instance,)).fetchone()
+            self._known[view.instance] = row is not None and row["state"] != "alive"
+        return self._known[view.instance]
 
 
 def place_of_row(row: sqlite3.Row) -> Place:
     """Where a stored task is counted now."""
     state, verdict = STATES[row["state"]], word(VERDICTS, row["verdict"])
-    return place_of(row["began_at"], state, verdict, settled=row["settled"] is not None, loose=bool(row["loose"]))
+    expected, settled = bool(row["flags"] & EXPECTED), row["settled"] is not None
+    return place_of(row["began_at"], state, verdict, settled=settled, loose=bool(row["loose"]), expected=expected)
 
 
 def agenda(view: View, flags: int, policy: Policy, now: int) -> int | None:
     """When the detector must look at this task; None: nothing can be wrong with it until something new is heard."""
     if view.name == UNKNOWN and view.ended:
         return now + int(policy.grace * NS)
-    if flags & (JUDGED | ORDER) or view.state == "failed" or (view.dropped is not None and not view.ended):
+    if view.with_process:
+        return now
+    if flags & (JUDGED | ORDER | REPLAYED) or view.state == "failed" or (view.dropped is not None and not view.ended):
         return now
     if view.ended:
         return None
@@ -228,7 +359,7 @@ def agenda(view: View, flags: int, policy: Policy, now: int) -> int | None:
 
 def _flags(view: View) -> int:
     names = ("contradiction", "no_start", "redelivered", "ran_twice")
-    return sum(1 << FLAGS.index(name) for name in names if getattr(view, name))
+    return sum(1 << FLAGS.index(name) for name in names if getattr(view, name)) | (WITH_PROCESS if view.with_process else 0)
 
 
 def _type(conn: sqlite3.Connection, known: dict[tuple[str, str], int], view: View) -> int:
@@ -244,12 +375,8 @@ def _relate(conn: sqlite3.Connection, task: bytes, known: _Known, view: View) ->
     if known.external is not None:
         conn.execute("INSERT OR IGNORE INTO external (task, text) VALUES (?, ?)", (task, known.external))
     parent = view.opening.get("parent")
-    if parent is not None and _is_id(parent):
+    if parent is not None and is_uuid(parent):
         conn.execute("INSERT OR IGNORE INTO child (parent, task) VALUES (?, ?)", (blob(parent), task))
-
-
-def _is_id(value: str) -> bool:
-    return len(value) == 36 and value.count("-") == 4
 
 
 def cells_of(conn: sqlite3.Connection, row: sqlite3.Row, ids: InstanceIds, *, full: bool) -> Cells:
@@ -269,6 +396,3 @@ def recorded_body(conn: sqlite3.Connection, task: bytes) -> dict[str, Any] | Non
     view = view_of(cells_of(conn, row, InstanceIds(conn), full=True))
     named = {"name": view.name, "service": view.service, "environment": view.environment}
     return {**view.opening, **named, "state": view.state, "instance": view.instance, "attempt": view.attempt}
-
-
-assert len(SLOTS) < 128, "slots are small integers in the blob"

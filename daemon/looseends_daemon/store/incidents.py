@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import aiosqlite
@@ -41,7 +41,10 @@ from looseends_daemon.store.samples import new_id
 
 STEPS_MAX = 200
 """Incidents moved in one call of `advance`, so that a storm does not hold the writer; the rest is due at once."""
+ANNOUNCED_MAX = 200
 DETAIL_CHARS_MAX = 500
+NAMED_MAX = 50
+"""Loose ends among which a title looks for its words. A title with more of them counts, and needs none."""
 _FAILED = STATES.index("failed")
 
 
@@ -141,19 +144,23 @@ def _hear(conn: sqlite3.Connection, no: int, change: LooseChange) -> None:
 
 
 def _open_groups(no: int, before: str) -> Question[list[OpenGroup]]:
-    """What is open, by type and problem. A loose end whose verdict fell without an end still has the problem of before."""
-    rows = yield (
-        "SELECT ty.service, ty.name, t.verdict, t.state = ? AS failed, count(*) AS n FROM task t JOIN type ty ON ty.id = t.type"
-        " WHERE t.incident = ? AND t.loose = 1 GROUP BY ty.id, t.verdict, failed",
-        (_FAILED, no),
-    )
+    """What is open, by type and problem. A loose end whose verdict fell without a good end keeps the problem it had last."""
+    rows = yield _OPEN, (_FAILED, _FAILED, no)
     return [OpenGroup(service=row["service"], name=row["name"], problem=_problem(row, before), count=row["n"]) for row in rows]
 
 
 def _problem(row: sqlite3.Row, before: str) -> str:
     if row["verdict"] is not None:
         return VERDICTS[row["verdict"]]
-    return "failed" if row["failed"] else before
+    return "failed" if row["failed"] else row["last"] or before
+
+
+_OPEN = """
+    SELECT ty.service, ty.name, t.verdict, t.state = ? AS failed, count(*) AS n,
+        CASE WHEN t.verdict IS NULL AND t.state != ? THEN (
+            SELECT j.verdict FROM judgement j WHERE j.task = t.id AND j.what IN ('verdict', 'loose') ORDER BY j.n DESC LIMIT 1
+        ) END AS last
+    FROM task t JOIN type ty ON ty.id = t.type WHERE t.incident = ? AND t.loose = 1 GROUP BY ty.id, t.verdict, failed, last"""
 
 
 def _settled(no: int) -> Question[dict[str, int]]:
@@ -186,14 +193,35 @@ def _refresh(conn: sqlite3.Connection, no: int, now: int, rules: AlertRules) -> 
     _look(conn, no, now, rules)
 
 
+_REASON = """
+    SELECT j.reason FROM task t JOIN judgement j ON j.task = t.id
+    WHERE t.incident = ? AND t.loose = 1 AND j.verdict = ? AND j.what IN ('verdict', 'loose') ORDER BY j.at DESC LIMIT 1"""
+"""In the words of a loose end that is open now: the one that was worst before may be settled."""
+
+
 def _title(conn: sqlite3.Connection, row: sqlite3.Row, problem: str, groups: list[OpenGroup]) -> str:
-    scene = scene_of(problem, row["service"], groups, 0, row["name"], row["detail"])
-    if row["instance"] is not None:
-        scene = _with_instance(conn, scene, row["instance"])
-    return title_of(scene)
+    few = sum(group.count for group in groups) <= NAMED_MAX
+    why = conn.execute(_REASON, (row["no"], problem)).fetchone() if few else None
+    scene = scene_of(problem, row["service"], groups, row["detail"] if why is None else why["reason"])
+    return title_of(_with_instance(conn, scene, row["instance"]))
 
 
-def _with_instance(conn: sqlite3.Connection, scene: Scene, instance: str) -> Scene:
+def _settled_title(conn: sqlite3.Connection, no: int, settled: Mapping[str, int]) -> str:
+    """What it is called once nothing is open: what there was, and what became of it."""
+    row, count = _row(conn, no), max(1, sum(settled.values()))
+    only = conn.execute(_ONLY, (no,)).fetchone() if row["name"] is None and count == 1 else row
+    name = None if only is None else only["name"]
+    scene = Scene(problem=row["problem"], service=row["service"], count=count, name=name)
+    return settled_title(_with_instance(conn, scene, row["instance"]), settled)
+
+
+_ONLY = """
+    SELECT ty.name FROM task t JOIN type ty ON ty.id = t.type
+    WHERE t.incident = ? AND t.loose = 0 AND t.settled IS NOT NULL LIMIT 1"""
+
+
+def _with_instance(conn: sqlite3.Connection, scene: Scene, instance: str | None) -> Scene:
+    """The same with what is known of the instance whose work was lost; None: the cause is no instance."""
     found = conn.execute("SELECT host, state, ended_at FROM instance WHERE id = ?", (instance,)).fetchone()
     if found is None:
         return scene
@@ -256,7 +284,7 @@ def _take(conn: sqlite3.Connection, no: int, standing: Standing, rule: Rule, now
         "told_severity": next_standing.told_severity,
     }
     if rule.to == "resolved":
-        title = settled_title(_row(conn, no)["title"])
+        title = _settled_title(conn, no, standing.settled)
         values |= {"resolved_at": now, "resolution": resolution_of(standing.settled), "title": title}
     _set(conn, no, values)
     _why(conn, no, now, rule.to, rule.reason, rule.words)
@@ -272,6 +300,24 @@ def _why(conn: sqlite3.Connection, no: int, now: int, state: str, reason: str, w
         " SELECT ?, ifnull(max(n), 0) + 1, ?, ?, ?, ? FROM incident_why WHERE incident = ?",
         (no, now, state, reason, words, no),
     )
+
+
+def announce(conn: sqlite3.Connection, now: int, endpoints: Collection[str], rules: AlertRules) -> None:
+    """Tell endpoints that are new of the open incidents they never heard of, as `opened`: at most ANNOUNCED_MAX, newest first.
+
+    What is left out they hear of at its next step, which for a new listener is called `opened` as well.
+    """
+    if not endpoints:
+        return
+    rows = conn.execute("SELECT no FROM incident WHERE state = 'open' ORDER BY no DESC LIMIT ?", (ANNOUNCED_MAX,)).fetchall()
+    for no in (row["no"] for row in reversed(rows)):
+        unaware = outbox.unaware(conn, no, endpoints)
+        if unaware:
+            conn.execute("UPDATE incident SET sequence = sequence + 1 WHERE no = ?", (no,))
+            standing = _standing(conn, no, rules)
+            counts = counts_of(standing.open, standing.settled)
+            # "repeated" is what it is to us; the outbox calls it opened where nothing was heard before.
+            outbox.enqueue(conn, now, _row(conn, no), counts, "repeated", rules, only=unaware)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -14,11 +14,15 @@ from typing import Any
 import aiosqlite
 
 from looseends.wire import NS
+from looseends_daemon.core.records import unpack
 from looseends_daemon.core.replay import Offer
 from looseends_daemon.core.resources import Instance, Page, Value
+from looseends_daemon.core.words import span
+from looseends_daemon.store import blind
 from looseends_daemon.store.questions import Question, ask, ask_async, mark_of, page_mark
 
 FUNCTIONS_MAX = 1_000
+WINDOWS_SHOWN = 5
 
 OFFER_COLUMNS = (
     "i.id AS instance, i.service, i.environment, i.state = 'alive' AS alive, i.proven,"
@@ -93,6 +97,23 @@ def still_silent(conn: sqlite3.Connection, ids: Iterable[str], heard_before: int
     return [row for row in ask(conn, silent(heard_before, -1)) if row[0] in set(ids)]
 
 
+def is_unwatched(conn: sqlite3.Connection, instance_id: str, since: int) -> bool:
+    """Whether this instance counts as alive, no lock tells of it, and nothing was heard of it after `since` (ns)."""
+    row = conn.execute("SELECT state, journal, last_heard_at FROM instance WHERE id = ?", (instance_id,)).fetchone()
+    return row is not None and row["state"] == "alive" and row["journal"] is None and row["last_heard_at"] <= since
+
+
+def lying() -> Question[set[str]]:
+    """Instances that count as alive although their journal's lock is free: it says nothing about them."""
+    rows = yield "SELECT id FROM instance WHERE state != 'gone' AND state = 'alive' AND lock_lies = 1", ()
+    return {row["id"] for row in rows}
+
+
+def disbelieve(conn: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """The locks of these instances' journals are not to be believed: a lease speaks for them from now on."""
+    conn.executemany("UPDATE instance SET lock_lies = 1, journal = NULL WHERE id = ?", ((who,) for who in ids))
+
+
 def watched() -> Question[dict[str, str]]:
     """Folder -> instance id of everything that is marked as locally watched and not gone."""
     rows = yield "SELECT journal, id FROM instance WHERE state != 'gone' AND journal IS NOT NULL", ()
@@ -114,7 +135,7 @@ def rewatch(conn: sqlite3.Connection, seen: Mapping[str, str], vanished: Iterabl
     Where a folder vanished, the lease speaks for its instance again.
     """
     conn.executemany("UPDATE instance SET journal = NULL WHERE journal = ? AND state != 'gone'", ((f,) for f in vanished))
-    conn.executemany("UPDATE instance SET journal = ? WHERE id = ?", seen.items())
+    conn.executemany("UPDATE instance SET journal = ? WHERE id = ? AND lock_lies = 0", seen.items())
 
 
 class Standing(Value, frozen=True):
@@ -135,23 +156,36 @@ def standing(conn: sqlite3.Connection, instance_id: str) -> Standing | None:
 # --- pages --------------------------------------------------------------------------------------------------------
 
 
-async def instances(conn: aiosqlite.Connection, limit: int = 50, cursor: str | None = None) -> Page[Instance]:
+async def instances(conn: aiosqlite.Connection, now: int, limit: int = 50, cursor: str | None = None) -> Page[Instance]:
     """Newest first, without their functions. Raises ValueError for a made-up cursor."""
-    rows = list(
-        await conn.execute_fetchall(
-            "SELECT * FROM instance WHERE no < ? ORDER BY no DESC LIMIT ?", (page_mark(cursor), limit + 1)
-        )
-    )
+    return await ask_async(conn, _all(now, limit, cursor))
+
+
+def _all(now: int, limit: int, cursor: str | None) -> Question[Page[Instance]]:
+    rows = yield "SELECT * FROM instance WHERE no < ? ORDER BY no DESC LIMIT ?", (page_mark(cursor), limit + 1)
     more = mark_of(rows[limit - 1]["no"]) if len(rows) > limit else None
-    return Page(items=[_instance(row, []) for row in rows[:limit]], next_cursor=more)
+    windows = yield from blind.of_instances([row["no"] for row in rows[:limit]], now)
+    opened = yield from _open([row["no"] for row in rows[:limit]])
+    items = [_instance(row, [], windows.get(row["no"], []), opened.get(row["no"], 0)) for row in rows[:limit]]
+    return Page(items=items, next_cursor=more)
 
 
-async def instance(conn: aiosqlite.Connection, instance_id: str) -> Instance | None:
+def _open(numbers: list[int]) -> Question[dict[int, int]]:
+    """How many tasks of each of these instances are open and in time. What it last counted itself may be long past."""
+    rows = yield (
+        "SELECT instance, count(*) AS n FROM task WHERE state < 3 AND verdict IS NULL"
+        " AND instance IN (SELECT value FROM json_each(?)) GROUP BY instance",
+        (json.dumps(numbers),),
+    )
+    return {row["instance"]: row["n"] for row in rows}
+
+
+async def instance(conn: aiosqlite.Connection, now: int, instance_id: str) -> Instance | None:
     """One instance with everything it registered (at most FUNCTIONS_MAX)."""
-    return await ask_async(conn, _one(instance_id))
+    return await ask_async(conn, _one(now, instance_id))
 
 
-def _one(instance_id: str) -> Question[Instance | None]:
+def _one(now: int, instance_id: str) -> Question[Instance | None]:
     rows = yield "SELECT * FROM instance WHERE id = ?", (instance_id,)
     if not rows:
         return None
@@ -159,11 +193,33 @@ def _one(instance_id: str) -> Question[Instance | None]:
         "SELECT name, signature, code, replay, caution, via FROM function WHERE instance = ? ORDER BY name",
         (rows[0]["no"],),
     )
-    return _instance(rows[0], [dict(function) for function in functions])
+    windows = yield from blind.of_instances([rows[0]["no"]], now)
+    opened = yield from _open([rows[0]["no"]])
+    found, told = windows.get(rows[0]["no"], []), [dict(function) for function in functions]
+    return _instance(rows[0], told, found, opened.get(rows[0]["no"], 0))
 
 
-_SAME_NAME = frozenset(Instance.__struct_fields__) - {"skew", "functions"}
+_SAME_NAME = frozenset(Instance.__struct_fields__) - {"skew", "functions", "missing", "notes", "open"}
 
 
-def _instance(row: sqlite3.Row, functions: list[dict[str, Any]]) -> Instance:
-    return Instance(**{name: row[name] for name in _SAME_NAME}, skew=row["skew"] / NS, functions=functions)
+def _instance(row: sqlite3.Row, functions: list[dict[str, Any]], windows: list[sqlite3.Row], opened: int) -> Instance:
+    missing = unpack(row["records"]).below + sum(one["missing"] for one in windows if one["cause"] == "records")
+    same = {name: row[name] for name in _SAME_NAME}
+    notes = _notes(row, windows, missing)
+    return Instance(**same, skew=row["skew"] / NS, open=opened, functions=functions, missing=missing, notes=notes)
+
+
+def _notes(row: sqlite3.Row, windows: list[sqlite3.Row], missing: int) -> list[str]:
+    """What else to know about what this instance tells, in sentences."""
+    notes = []
+    if row["skew"]:
+        way = "behind" if row["skew"] > 0 else "ahead of"
+        notes.append(f"its clock is {span(round(abs(row['skew']) / NS))} {way} ours; its times are corrected by that")
+    if missing:
+        notes.append(
+            "1 record of this instance is missing" if missing == 1 else f"{missing} records of this instance are missing"
+        )
+    notes += [blind.words(one["cause"], one["missing"], one["from_at"], one["to_at"]) for one in windows[-WINDOWS_SHOWN:]]
+    if row["lock_lies"]:
+        notes.append("its journal's lock was free while it was connected: its connection and a lease tell whether it lives")
+    return notes

@@ -13,11 +13,18 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from looseends.wire import SKEW_NS_MIN
+from looseends.wire import NS, SKEW_NS_MIN
+from looseends_daemon.core.detect import BEHIND_LOOK_S_MAX
 from looseends_daemon.core.resources import Actor
-from looseends_daemon.store.codes import interned
+from looseends_daemon.store import blind
+from looseends_daemon.store.codes import WITH_PROCESS, interned
 
-TOUCHABLE = ("last_seq", "backlog", "dropped", "open", "loop_lag_ms")
+TOUCHABLE = ("dropped", "open", "loop_lag_ms")
+
+SILENCE_NS = 30 * NS
+"""Three heartbeats: longer than this between two words of an instance was a time in which it could not reach us."""
+LATE_NS = 10 * NS
+"""Longer than one heartbeat: work that was due may have waited for a word of it."""
 
 
 class OwnershipRefused(Exception):
@@ -33,34 +40,67 @@ def hear(
     skew: int = 0,
     proven: bool = False,
     heard: bool = True,
+    delayed: bool = False,
 ) -> sqlite3.Row:
     """The row of the instance a batch comes from, made on first sight. `heard` False: its journal speaks, not itself.
 
-    Raises OwnershipRefused.
+    `delayed`: it may have waited for us to thaw, so that it is late says nothing about its clock. Raises OwnershipRefused.
     """
     row = conn.execute("SELECT * FROM instance WHERE id = ?", (told["id"],)).fetchone()
     if row is None:
         return _make(conn, told, actor, now, skew, proven)
+    if row["started_at"] is None and told.get("started_at") is not None:
+        conn.execute("UPDATE instance SET started_at = ? WHERE no = ?", (_started_at(told, row["skew"], now), row["no"]))
     if heard:
         _check_owner(conn, row, actor)
-        if abs(skew - row["skew"]) > SKEW_NS_MIN:
+        if abs(skew - row["skew"]) > SKEW_NS_MIN and not (delayed and skew > row["skew"]):
             conn.execute("UPDATE instance SET skew = ? WHERE no = ?", (skew, row["no"]))
         _heard(conn, row, now)
     return _row(conn, told["id"])
 
 
-def touch_instance(conn: sqlite3.Connection, instance_id: str, actor: Actor, now: int, **columns: Any) -> sqlite3.Row | None:
-    """A heartbeat: note what it says (TOUCHABLE columns). None: nobody by that id was ever heard. Raises OwnershipRefused."""
+def touch_instance(
+    conn: sqlite3.Connection, instance_id: str, actor: Actor, now: int, *, own: bool = True, **columns: Any
+) -> sqlite3.Row | None:
+    """A heartbeat: note what it says (TOUCHABLE columns, backlog, last_seq). None: that id was never heard.
+
+    `own` False: another process speaks for one that is gone. Raises OwnershipRefused.
+    """
     row = conn.execute("SELECT * FROM instance WHERE id = ?", (instance_id,)).fetchone()
     if row is None:
         return None
     _check_owner(conn, row, actor)
+    blind.note_dropped(conn, row, columns.get("dropped") or 0, now)
     kept = {name: value for name, value in columns.items() if name in TOUCHABLE and value is not None}
-    if kept:
-        names = ", ".join(f"{name} = ?" for name in kept)
-        conn.execute(f"UPDATE instance SET {names} WHERE no = ?", (*kept.values(), row["no"]))
-    _heard(conn, row, now)
+    names = "".join(f"{name} = ?, " for name in kept)
+    conn.execute(
+        f"UPDATE instance SET {names} last_seq = max(last_seq, ?), lived_at = max(lived_at, ?) WHERE no = ?",
+        (*kept.values(), columns.get("last_seq") or 0, now if own else 0, row["no"]),
+    )
+    if own:
+        _heard(conn, row, now)
+    if columns.get("backlog") is not None:
+        note_backlog(conn, row["no"], columns["backlog"], now)
+        if columns["backlog"] == 0:
+            blind.settle(conn, row["no"], now)
     return _row(conn, instance_id)
+
+
+_BACKLOG = """
+UPDATE instance SET backlog = :backlog,
+    behind_since = CASE WHEN :backlog = 0 THEN NULL ELSE ifnull(behind_since, :now) END,
+    lowest_at = CASE WHEN :backlog = 0 THEN NULL WHEN :backlog < ifnull(lowest, :backlog + 1) THEN :now ELSE lowest_at END,
+    lowest = CASE WHEN :backlog = 0 THEN NULL ELSE min(:backlog, ifnull(lowest, :backlog)) END
+WHERE no = :no
+"""
+
+
+def note_backlog(conn: sqlite3.Connection, no: int, backlog: int, now: int) -> None:
+    """How many records it still has to send; and since when it is behind, and when that was last less than ever before."""
+    before = conn.execute("SELECT backlog FROM instance WHERE no = ?", (no,)).fetchone()
+    conn.execute(_BACKLOG, {"no": no, "backlog": backlog, "now": now})
+    if before["backlog"] and not backlog:
+        _look_at_waiting(conn, no, now)
 
 
 def end_instance(
@@ -83,15 +123,24 @@ def end_instance(
     whole = adopted or bool(row["adopted"])
     backlog = 0 if whole else max(0, row["backlog"] - len(void))
     conn.execute(
-        "UPDATE instance SET state = ?, reason = ?, ended_at = ?, adopted = ?, backlog = ? WHERE no = ?",
+        "UPDATE instance SET state = ?, reason = ?, ended_at = ifnull(ended_at, ?), adopted = ?, backlog = ? WHERE no = ?",
         (state, reason, now, int(whole), backlog, row["no"]),
     )
+    if state == "gone" and backlog == 0:
+        blind.settle(conn, row["no"], now, sure=True, void=void)
     look_again(conn, row["no"], now)
 
 
 def look_again(conn: sqlite3.Connection, no: int, now: int) -> None:
-    """Have the detector look at every open task of an instance."""
+    """Have the detector look at every open task of an instance, and at loops that ended with it."""
     conn.execute("UPDATE task SET check_at = ? WHERE instance = ? AND state < 3", (now, no))
+    conn.execute(f"UPDATE task SET check_at = ? WHERE instance = ? AND flags & {WITH_PROCESS}", (now, no))
+
+
+def _look_at_waiting(conn: sqlite3.Connection, no: int, now: int) -> None:
+    """It has told all it knows: what was due and waited for that is judged now (see detect.BEHIND_LOOK_S_MAX)."""
+    soon = now + int(BEHIND_LOOK_S_MAX * NS)
+    conn.execute("UPDATE task SET check_at = ? WHERE instance = ? AND state < 3 AND check_at <= ?", (now, no, soon))
 
 
 def _row(conn: sqlite3.Connection, instance_id: str) -> sqlite3.Row:
@@ -107,11 +156,17 @@ def _make(conn: sqlite3.Connection, told: Mapping[str, Any], actor: Actor, now: 
         " first_heard_at, last_heard_at, skew) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(told["id"], told["service"], told["environment"]),
-            *(told.get(name) for name in ("release", "host", "pid", "python", "client", "started_at")),
+            *(told.get(name) for name in ("release", "host", "pid", "python", "client")),
+            _started_at(told, skew, now),
             *(interned(conn, "channel", actor.channel), int(proven), now, now, skew),
         ),
     )
     return _row(conn, told["id"])
+
+
+def _started_at(told: Mapping[str, Any], skew: int, now: int) -> int | None:
+    """When its process started, by our clock (ns); never after we heard of it."""
+    return None if told.get("started_at") is None else max(0, min(told["started_at"] + skew, now))
 
 
 def _check_owner(conn: sqlite3.Connection, row: sqlite3.Row, actor: Actor) -> None:
@@ -120,8 +175,13 @@ def _check_owner(conn: sqlite3.Connection, row: sqlite3.Row, actor: Actor) -> No
 
 
 def _heard(conn: sqlite3.Connection, row: sqlite3.Row, now: int) -> None:
+    if now - row["last_heard_at"] > SILENCE_NS:
+        # Who could not reach us has gathered records meanwhile: the time for sending them begins now.
+        conn.execute("UPDATE instance SET behind_since = NULL, lowest = NULL, lowest_at = NULL WHERE no = ?", (row["no"],))
     if row["state"] == "alive":
         conn.execute("UPDATE instance SET last_heard_at = ? WHERE no = ?", (now, row["no"]))
+        if now - row["last_heard_at"] > LATE_NS or row["last_heard_at"] < blind.heard_since(conn):
+            _look_at_waiting(conn, row["no"], now)
         return
     conn.execute(
         "UPDATE instance SET last_heard_at = ?, state = 'alive', reason = NULL, ended_at = NULL, adopted = 0 WHERE no = ?",

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import aiosqlite
@@ -36,14 +36,27 @@ _CUT_OFF = "no answer is known: the daemon stopped during this attempt"
 # --- writing notices ----------------------------------------------------------------------------------------------
 
 
-def enqueue(conn: sqlite3.Connection, now: int, incident: sqlite3.Row, counts: Counts, type_: str, rules: AlertRules) -> None:
-    """One notice about a step of this incident for every endpoint that wants to hear of it, in the step's transaction."""
+def enqueue(
+    conn: sqlite3.Connection,
+    now: int,
+    incident: sqlite3.Row,
+    counts: Counts,
+    type_: str,
+    rules: AlertRules,
+    only: Collection[str] | None = None,
+) -> None:
+    """One notice about a step of this incident for every endpoint that wants to hear of it, in the step's transaction.
+
+    `only`: the names of those endpoints that are to be told; None: all.
+    """
     disabled = {row["name"] for row in conn.execute("SELECT name FROM endpoint WHERE state = 'disabled'")}
     facts = _incident_json(conn, incident, counts, rules)
     over = counts.open == 0
     tasks: dict[bool, list[dict[str, Any]]] = {}
     for endpoint in rules.endpoints:
-        if endpoint.name in disabled or rank(incident["severity"]) < rank(endpoint.min_severity):
+        if endpoint.name in disabled or (only is not None and endpoint.name not in only):
+            continue
+        if rank(incident["severity"]) < rank(endpoint.min_severity):
             continue
         if type_ == "resolved" and not _has_notice(conn, incident["no"], endpoint.name):
             continue
@@ -52,6 +65,11 @@ def enqueue(conn: sqlite3.Connection, now: int, incident: sqlite3.Row, counts: C
             tasks[told] = samples(conn, incident["no"], settled_too=over, include_args=told, rules=rules)
         total = counts.total if over else counts.open
         _insert(conn, now, incident, facts, type_, endpoint.name, tasks[told], total, rules)
+
+
+def unaware(conn: sqlite3.Connection, incident: int, endpoints: Iterable[str]) -> list[str]:
+    """Those of these endpoints for which no notice of this incident was ever made, or only ones that were cancelled."""
+    return [name for name in endpoints if not _has_notice(conn, incident, name)]
 
 
 def _has_notice(conn: sqlite3.Connection, incident: int, endpoint: str) -> bool:
@@ -130,18 +148,21 @@ def _incident_json(conn: sqlite3.Connection, row: sqlite3.Row, counts: Counts, r
 # --- for the dispatcher -------------------------------------------------------------------------------------------
 
 
-def begin(conn: sqlite3.Connection, now: int, endpoints: Iterable[EndpointRule]) -> None:
+def begin(conn: sqlite3.Connection, now: int, endpoints: Iterable[EndpointRule]) -> list[str]:
     """Once at the start, before anything is leased: take back what the daemon before was sending, and fit the endpoints.
+
+    Returns the names of those that are new, or have a new address.
 
     An endpoint with a new address starts afresh, also when it was disabled. Notices for endpoints that are no longer
     configured are cancelled.
     """
     conn.execute("UPDATE notice SET lease_until = ? WHERE state = 'delivering'", (now,))
     known = {row["name"]: row["fingerprint"] for row in conn.execute("SELECT name, fingerprint FROM endpoint")}
-    names = set()
+    names, fresh = set(), []
     for endpoint in endpoints:
         names.add(endpoint.name)
         if known.get(endpoint.name) != endpoint.fingerprint:
+            fresh.append(endpoint.name)
             conn.execute(
                 "INSERT OR REPLACE INTO endpoint (name, fingerprint, state, since) VALUES (?, ?, 'ok', ?)",
                 (endpoint.name, endpoint.fingerprint, now),
@@ -151,6 +172,7 @@ def begin(conn: sqlite3.Connection, now: int, endpoints: Iterable[EndpointRule])
         if name not in names:
             _cancel(conn, name)
             conn.execute("DELETE FROM endpoint WHERE name = ?", (name,))
+    return fresh
 
 
 def lease(conn: sqlite3.Connection, now: int, endpoint: EndpointRule, room: int) -> tuple[list[Message], int | None]:

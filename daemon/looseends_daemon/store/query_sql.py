@@ -13,7 +13,10 @@ from uuid import UUID
 from looseends.wire import NS
 from looseends_daemon.core.query import Match, Measure, Query, Term, check_searchable
 from looseends_daemon.core.resources import FLAGS, STATES, VERDICTS
+from looseends_daemon.store.codes import EXPECTED
 
+COUNTED = f"(task.flags & {EXPECTED} = 0 OR task.verdict IS NOT NULL)"
+"""An expectation that was met after all is no task; it is found by its id alone."""
 TEXT_TASKS_MAX = 100_000
 """How far back arguments and errors are searched, in tasks of the window."""
 
@@ -22,6 +25,7 @@ _IS = {
     "loose": "task.loose = 1",
     "gap": "task.verdict IS NOT NULL",
     "open": "task.state < 3",
+    "overlap": f"task.flags & {1 << FLAGS.index('overlap')} != 0",
     "ran_twice": f"task.flags & {1 << FLAGS.index('ran_twice')} != 0",
 }
 _FLOOR = "task.began_at >= coalesce((SELECT t.began_at FROM task AS t {window}ORDER BY t.began_at DESC LIMIT 1 OFFSET ?), 0)"
@@ -39,7 +43,7 @@ def where(query: Query, *, now: int, to: int | None = None) -> tuple[str, list[o
         piece, values = _term(term, now, to)
         sql.append(f"({piece}) IS NOT 1" if term.negated else f"({piece})")
         params += values
-    return " AND ".join(sql) or "1", params
+    return " AND ".join((COUNTED, *sql)), params
 
 
 def _any(pieces: list[Piece]) -> Piece:

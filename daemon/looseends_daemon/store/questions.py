@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
+from looseends.wire import INT_MAX
+
 T = TypeVar("T")
+NO_CURSOR = "cursor is no next_cursor of this list; leave it out to begin anew"
 Statement = tuple[str, Sequence[Any]]
 Question = Generator[Statement, list[sqlite3.Row], T]
 
@@ -42,11 +45,18 @@ async def ask_async(conn: aiosqlite.Connection, question: Question[T]) -> T:
 def page_mark(cursor: str | None) -> int:
     """The row number a cursor stands for; without one, beyond every row. Raises ValueError in words for a made-up cursor."""
     if cursor is None:
-        return (1 << 63) - 1
+        return INT_MAX
     try:
-        return int(cursor, 36)
+        return whole(int(cursor, 36))
     except ValueError:
-        raise ValueError("cursor is no next_cursor of this list; leave it out to begin anew") from None
+        raise ValueError(NO_CURSOR) from None
+
+
+def whole(number: int) -> int:
+    """A number the database can hold, as every number in a cursor of ours is. Raises ValueError for others."""
+    if not 0 <= number <= INT_MAX:
+        raise ValueError("out of range")
+    return number
 
 
 def mark_of(row_no: int) -> str:

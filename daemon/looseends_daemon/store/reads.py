@@ -11,6 +11,7 @@ from looseends.wire import is_uuid
 from looseends_daemon.core.query import parse
 from looseends_daemon.core.resources import (
     AuditRow,
+    BlindWindow,
     Bucket,
     HistoryEntry,
     Incident,
@@ -22,16 +23,16 @@ from looseends_daemon.core.resources import (
     Task,
 )
 from looseends_daemon.core.stats import MINUTE_NS
+from looseends_daemon.store import blind, shown
 from looseends_daemon.store import incidents as incident_store
 from looseends_daemon.store import instances as instance_store
 from looseends_daemon.store import outbox as outbox_store
 from looseends_daemon.store import replays as replay_store
-from looseends_daemon.store import shown
 from looseends_daemon.store.codes import blob
 from looseends_daemon.store.connection import Database
 from looseends_daemon.store.ledger import COLUMNS
 from looseends_daemon.store.query_sql import TEXT_TASKS_MAX, where
-from looseends_daemon.store.questions import Question, ask_async, mark_of, page_mark
+from looseends_daemon.store.questions import NO_CURSOR, Question, ask_async, mark_of, page_mark, whole
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class StoreReader:
 
     async def ledger(self, from_: int, to: int, bucket: float | None = None, service: str | None = None) -> Ledger:
         """The equation of [from, to), whole minutes; with `bucket` (seconds, a multiple of 60) also by bucket."""
-        return await self._ask(_ledger(from_, to, bucket, service))
+        return await self._ask(_ledger(from_, to, bucket, service, self._now()))
 
     # --- what others keep ---
 
@@ -106,11 +107,17 @@ class StoreReader:
 
     async def instances(self, limit: int = 50, cursor: str | None = None) -> Page[Instance]:
         """Newest first."""
-        return await self._database.read(lambda conn: instance_store.instances(conn, limit, cursor))
+        return await self._database.read(lambda conn: instance_store.instances(conn, self._now(), limit, cursor))
 
     async def instance(self, instance_id: str) -> Instance | None:
         """One instance with the functions it registered."""
-        return await self._database.read(lambda conn: instance_store.instance(conn, instance_id))
+        return await self._database.read(lambda conn: instance_store.instance(conn, self._now(), instance_id))
+
+    async def blind_windows(
+        self, from_: int | None = None, to: int | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[BlindWindow]:
+        """Newest first: times in [from, to) in which something may be missing."""
+        return await self._ask(blind.windows(from_, to, limit, cursor, self._now()))
 
     async def audit(self, limit: int = 50, cursor: str | None = None) -> Page[AuditRow]:
         """Newest first."""
@@ -142,7 +149,9 @@ def _tasks(
         [*params, *values, limit + 1],
     )
     found = yield from shown.neighbours(rows[:limit])
-    items = [shown.resource(row, found, base) for row in rows[:limit]]
+    items = []
+    for row in rows[:limit]:
+        items.append((yield from shown.full(row, found, base)))
     more = f"{rows[limit - 1]['began_at']:x}.{rows[limit - 1]['id'].hex()}" if len(rows) > limit else None
     return Page(items=items, next_cursor=more, searched=searched)
 
@@ -151,9 +160,9 @@ def _cursor(cursor: str) -> tuple[int, bytes]:
     """The last row of the page before. Raises ValueError in words."""
     try:
         began_at, task = cursor.split(".")
-        return int(began_at, 16), bytes.fromhex(task)
+        return whole(int(began_at, 16)), bytes.fromhex(task)
     except ValueError:
-        raise ValueError("cursor is no next_cursor of this list; leave it out to begin anew") from None
+        raise ValueError(NO_CURSOR) from None
 
 
 def _row(task_id: str) -> Question[sqlite3.Row | None]:
@@ -166,7 +175,7 @@ def _row(task_id: str) -> Question[sqlite3.Row | None]:
 
 def _task(task_id: str, base: str) -> Question[Task | None]:
     row = yield from _row(task_id)
-    return None if row is None else (yield from shown.full(row, base))
+    return None if row is None else (yield from shown.full(row, (yield from shown.neighbours([row])), base))
 
 
 def _history(task_id: str) -> Question[list[HistoryEntry] | None]:
@@ -179,7 +188,7 @@ def _last_event_at() -> Question[int | None]:
     return int(rows[0]["value"]) if rows else None
 
 
-def _ledger(from_: int, to: int, bucket: float | None, service: str | None) -> Question[Ledger]:
+def _ledger(from_: int, to: int, bucket: float | None, service: str | None, now: int) -> Question[Ledger]:
     width = int((bucket or 60) // 60)
     first, last = from_ // MINUTE_NS, -(-to // MINUTE_NS)
     sums = ", ".join(f"sum({column}) AS {column}" for column in COLUMNS)
@@ -197,7 +206,8 @@ def _ledger(from_: int, to: int, bucket: float | None, service: str | None) -> Q
     settled = {"failed": total.pop("settled_failed"), "gap": total.pop("settled_gap")}
     terms = sum(total[term] for term in ("succeeded", "failed", "cancelled", "in_time", "gap"))
     kept = buckets if bucket is not None else []
-    return Ledger(from_=from_, to=to, tasks=terms, settled=settled, bucket=bucket, buckets=kept, **total)
+    complete = yield from blind.is_complete(from_, to, service, now)
+    return Ledger(from_=from_, to=to, tasks=terms, settled=settled, complete=complete, bucket=bucket, buckets=kept, **total)
 
 
 def _bucket(row: sqlite3.Row) -> Bucket:

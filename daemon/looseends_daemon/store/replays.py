@@ -19,7 +19,7 @@ import aiosqlite
 from looseends.wire import NS, canonical, uuid8
 from looseends_daemon.core.orders import UNCLAIMED_S_MAX, counts, replay_state, step
 from looseends_daemon.core.resources import Page, Replay, ReplayItem, Value
-from looseends_daemon.store.codes import blob, text
+from looseends_daemon.store.codes import REPLAYED, blob, text
 from looseends_daemon.store.questions import Question, ask_async, mark_of, page_mark
 from looseends_daemon.store.sources import Source, shown_state
 
@@ -68,6 +68,7 @@ def insert_order(
             now + int(UNCLAIMED_S_MAX * NS),
         ),
     )
+    conn.execute("UPDATE task SET flags = flags | ? WHERE id IN (?, ?)", (REPLAYED, of.task, of.root))
     return order_id
 
 

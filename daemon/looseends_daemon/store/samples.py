@@ -15,11 +15,12 @@ from looseends_daemon.core.delivery import REASON_CHARS_MAX
 from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.incidents import AlertRules
 from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS
+from looseends_daemon.core.titles import bare_reason
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import text, word
 from looseends_daemon.store.facts import cells_of
 from looseends_daemon.store.questions import ask
-from looseends_daemon.store.sources import lineage, replayable, source
+from looseends_daemon.store.sources import allowed, lineage, source
 
 MINUTE_NS = 60 * NS
 WINDOW_MINUTES_MAX = 24 * 60
@@ -53,7 +54,7 @@ def _sample(conn: sqlite3.Connection, row: sqlite3.Row, include_args: bool, rule
     task_id, key = text(row["id"]), bytes(row["id"])
     view = view_of(cells_of(conn, row, InstanceIds(conn), full=True))
     recorded = ask(conn, source(key, view))
-    able = recorded is not None and ask(conn, replayable(recorded)).answer != "blocked"
+    able = recorded is not None and ask(conn, allowed(recorded))
     told = {
         "id": task_id,
         "name": row["name"],
@@ -76,10 +77,13 @@ def _sample(conn: sqlite3.Connection, row: sqlite3.Row, include_args: bool, rule
 
 
 def _reason(row: sqlite3.Row, view: View, include_args: bool) -> str:
-    """The judgement's words; of a failure, without the exception's text where that must not leave the machine."""
+    """The judgement's words, without the problem that stands beside them.
+
+    Of a failure, without the exception's text where that must not leave the machine.
+    """
     if row["verdict"] is None and not include_args and view.end.get("error"):
-        return f"failed for good: {view.end['error'].get('type', 'Error')}"
-    return str(row["why"] or "")[:REASON_CHARS_MAX]
+        return str(view.end["error"].get("type", "Error"))
+    return bare_reason(str(row["why"] or ""))[:REASON_CHARS_MAX]
 
 
 def _instance(row: sqlite3.Row) -> dict[str, Any] | None:

@@ -6,6 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
+from looseends.wire import NS
+from looseends_daemon.core.detect import within_of
 from looseends_daemon.core.facts import Cells, View, view_of
 from looseends_daemon.core.resources import (
     SETTLEMENTS,
@@ -13,6 +17,7 @@ from looseends_daemon.core.resources import (
     VERDICTS,
     Children,
     Error,
+    Expected,
     HistoryEntry,
     InstanceRef,
     Progress,
@@ -20,9 +25,9 @@ from looseends_daemon.core.resources import (
 )
 from looseends_daemon.core.words import span
 from looseends_daemon.store.cells import InstanceIds, numbers, unpack, with_payloads
-from looseends_daemon.store.codes import JUDGED, flag_words, text, word
+from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, flag_words, text, word
 from looseends_daemon.store.questions import Question
-from looseends_daemon.store.sources import lineage, replayable, source
+from looseends_daemon.store.sources import replayable, source
 
 ENDED = (STATES.index("succeeded"), STATES.index("failed"), STATES.index("cancelled"))
 
@@ -38,6 +43,9 @@ class Neighbours:
         self.reasons: dict[bytes, str] = {}
         self.children: dict[bytes, Children] = {}
         self.incidents: dict[int, str] = {}
+        self.met: dict[bytes, tuple[str, bool]] = {}
+        self.replay_of: dict[bytes, str] = {}
+        self.replays: dict[bytes, list[str]] = {}
 
     def cells(self, row: sqlite3.Row) -> Cells:
         """A task's cells with their payloads."""
@@ -70,15 +78,24 @@ def neighbours(rows: Sequence[sqlite3.Row]) -> Question[Neighbours]:
     marks, numbered = _marks({row["incident"] for row in rows if row["incident"] is not None})
     for one in (yield f"SELECT no, id FROM incident WHERE no IN ({marks})", numbered):
         found.incidents[one["no"]] = one["id"]
+    marks, made = _marks(row["id"] for row in rows if row["flags"] & ORDER)
+    for one in (yield f"SELECT id, task FROM replay_order WHERE id IN ({marks})", made):
+        found.replay_of[one["id"]] = text(one["task"])
+    marks, replayed = _marks(row["id"] for row in rows if row["flags"] & REPLAYED)
+    for one in (yield f"SELECT id, task FROM replay_order WHERE task IN ({marks}) ORDER BY created_at", replayed):
+        found.replays.setdefault(one["task"], []).append(text(one["id"]))
+    marks, expected = _marks(row["id"] for row in rows if row["flags"] & EXPECTED)
+    for one in (yield f"SELECT id, met, late FROM expectation WHERE met IS NOT NULL AND id IN ({marks})", expected):
+        found.met[one["id"]] = (text(one["met"]), bool(one["late"]))
     marks, judged = _marks(row["id"] for row in rows if row["flags"] & JUDGED)
     for one in (yield f"SELECT task, what, reason FROM judgement WHERE task IN ({marks}) ORDER BY task, n", judged):
-        if one["what"] in ("verdict", "loose"):
+        if one["what"] in ("verdict", "loose") or (one["what"] == "withdrawn" and one["task"] in expected):
             found.reasons[one["task"]] = one["reason"]
     return found
 
 
 def resource(row: sqlite3.Row, found: Neighbours, base_url: str = "") -> Task:
-    """One task without lineage and replayability, which cost a question of their own (`full`)."""
+    """One task as its row and its neighbours tell it; whether it can be replayed costs questions of its own (`full`)."""
     view = view_of(found.cells(row))
     ended = row["state"] in ENDED
     verdict = None if ended else word(VERDICTS, row["verdict"])
@@ -92,7 +109,7 @@ def resource(row: sqlite3.Row, found: Neighbours, base_url: str = "") -> Task:
         environment=view.environment,
         state=view.state,
         verdict=verdict,
-        reason=reason if verdict is not None or failed_in_words or row["loose"] else None,
+        reason=reason if verdict is not None or failed_in_words or row["loose"] or view.expected else None,
         loose=bool(row["loose"]),
         settled=word(SETTLEMENTS, row["settled"]),
         attempt=view.attempt,
@@ -114,10 +131,13 @@ def resource(row: sqlite3.Row, found: Neighbours, base_url: str = "") -> Task:
         instance=_instance(view, found),
         parent=view.opening.get("parent"),
         children=found.children.get(row["id"], Children()),
+        replay_of=found.replay_of.get(row["id"]),
+        replays=found.replays.get(row["id"], []),
         trace_id=view.opening.get("trace_id"),
         request=view.opening.get("request"),
         incident=found.incidents.get(row["incident"]),
         flags=flag_words(row["flags"]),
+        expected=_expected(row, view, found) if view.expected else None,
         not_replayable_because=view.opening.get("not_replayable_because"),
         url=f"{base_url}/tasks/{text(row['id'])}",
     )
@@ -139,6 +159,12 @@ def _error(view: View) -> Error | None:
     return Error(type=error.get("type", "Error"), message=error.get("message", ""), traceback=error.get("traceback"))
 
 
+def _expected(row: sqlite3.Row, view: View, found: Neighbours) -> Expected:
+    met_by, late = found.met.get(row["id"], (None, False))
+    said = view.opening
+    return Expected(within=within_of(said) / NS, cron=said.get("cron"), after=said.get("after"), met_by=met_by, late=late)
+
+
 def _instance(view: View, found: Neighbours) -> InstanceRef | None:
     row = found.instances.get(view.instance or "")
     if row is None:
@@ -147,19 +173,14 @@ def _instance(view: View, found: Neighbours) -> InstanceRef | None:
     return InstanceRef(id=row["id"], host=row["host"], pid=row["pid"], release=row["release"], alive=alive)
 
 
-def full(row: sqlite3.Row, base_url: str = "") -> Question[Task]:
-    """One task with everything: its lineage, and whether and why not it can be replayed now."""
-    found = yield from neighbours([row])
+def full(row: sqlite3.Row, found: Neighbours, base_url: str = "") -> Question[Task]:
+    """One task with everything: also whether and why not it can be replayed now."""
     task = resource(row, found, base_url)
-    replay_of, replays = yield from lineage(row["id"])
-    view = view_of(found.cells(row))
-    recorded = yield from source(row["id"], view)
+    recorded = yield from source(row["id"], view_of(found.cells(row)))
     able = None if recorded is None else (yield from replayable(recorded))
     blocked = able is not None and able.answer == "blocked"
     why = "; ".join(reason.words for reason in able.reasons) if able is not None and blocked else None
-    fields = {name: getattr(task, name) for name in task.__struct_fields__}
-    more = {"replay_of": replay_of, "replays": replays, "replayable": not blocked, "not_replayable_because": why}
-    return Task(**{**fields, **more})
+    return msgspec.structs.replace(task, replayable=not blocked, not_replayable_because=why)
 
 
 # --- history ------------------------------------------------------------------------------------------------------
@@ -178,7 +199,8 @@ def history(row: sqlite3.Row) -> Question[list[HistoryEntry]]:
 def _facts(attempt: int, who: str, cell: Any) -> Iterable[HistoryEntry]:
     for slot, fact in cell.items():
         words = _said(slot, fact.body)
-        yield HistoryEntry(at=fact.at, kind="fact", what=slot, attempt=attempt, instance=who or None, reason=words)
+        what = "cancelled" if slot == "with_process" else slot
+        yield HistoryEntry(at=fact.at, kind="fact", what=what, attempt=attempt, instance=who or None, reason=words)
 
 
 def _said(slot: str, body: dict[str, Any]) -> str | None:
@@ -187,6 +209,8 @@ def _said(slot: str, body: dict[str, Any]) -> str | None:
         error = body.get("error") or {}
         words = ": ".join(part for part in (error.get("type"), error.get("message")) if part)
         return f"{words} (will be tried again)" if body.get("will_retry") else words or None
+    if slot == "with_process":
+        return "a loop: it ended with its process"
     if slot in ("cancelled", "dropped"):
         return str(body["reason"]).replace("_", " ") if body.get("reason") else None
     if slot == "finished":
@@ -196,6 +220,9 @@ def _said(slot: str, body: dict[str, Any]) -> str | None:
         return " ".join(part for part in (done, body.get("note", "")) if part) or None
     if slot == "stack":
         return (body.get("stack") or [""])[0] or None
+    if slot == "expected":
+        after = f"after {body['after']}, " if "after" in body else ""
+        return f"{after}within {span(within_of(body) / NS)}"
     if slot == "scheduled" and body.get("queue"):
         return f"into queue {body['queue']}"
     return body.get("request") if slot in ("scheduled", "started") else None

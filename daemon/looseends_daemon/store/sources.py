@@ -16,10 +16,10 @@ import msgspec
 from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.judgements import ended_well
 from looseends_daemon.core.orders import shown
-from looseends_daemon.core.replay import Recorded, Replayability, Sibling, decide
+from looseends_daemon.core.replay import Recorded, Replayability, Sibling, decide, is_allowed
 from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS, Value
 from looseends_daemon.store.cells import InstanceIds
-from looseends_daemon.store.codes import text, word
+from looseends_daemon.store.codes import EXPECTED, text, word
 from looseends_daemon.store.facts import cells_of
 from looseends_daemon.store.instances import live_instances, offers
 from looseends_daemon.store.questions import Question, ask, ask_async
@@ -39,7 +39,8 @@ class Source(Value, frozen=True):
 
 
 _AROUND = """
-    SELECT t.verdict, t.settled, i.state AS instance_state, i.host, i.pid, f.signature, f.code, r.root, r.depth
+    SELECT t.verdict, t.settled, t.flags, i.state AS instance_state, i.host, i.pid, i.proven, f.name AS offered,
+        f.signature, f.code, r.root, r.depth
     FROM task t LEFT JOIN instance i ON i.no = t.instance
         LEFT JOIN function f ON f.instance = t.instance AND f.name = ?2
         LEFT JOIN replay_order r ON r.id = t.id
@@ -60,7 +61,7 @@ def source(task: bytes, view: View) -> Question[Source | None]:
         queue=said.get("queue"),
         state=view.state,
         verdict=word(VERDICTS, row["verdict"]),
-        ended_well=ended_well(view) or word(SETTLEMENTS, row["settled"]) in WELL,
+        ended_well=ended_well(view) or word(SETTLEMENTS, row["settled"]) in WELL or _met(row),
         dropped=view.dropped is not None,
         instance_state=row["instance_state"],
         where=_where(row),
@@ -68,11 +69,18 @@ def source(task: bytes, view: View) -> Question[Source | None]:
         not_replayable_because=said.get("not_replayable_because"),
         signature=row["signature"],
         code=said.get("code") or row["code"],
+        offered=None if row["instance_state"] is None else row["offered"] is not None,
+        proven=bool(row["proven"]),
         siblings=(yield from siblings(root, task)),
         depth=row["depth"] or 0,
         live_instances=(yield from live_instances(view.service, view.environment)),
     )
     return Source(task=task, root=root, depth=row["depth"] or 0, recorded=recorded)
+
+
+def _met(row: sqlite3.Row) -> bool:
+    """An expectation that was met in time after all: another task does its work."""
+    return bool(row["flags"] & EXPECTED) and row["verdict"] is None
 
 
 def source_now(conn: sqlite3.Connection, task: bytes) -> Source | None:
@@ -130,6 +138,11 @@ def replayable(found: Source, edited: Mapping[str, Any] | None = None, without: 
         task = msgspec.structs.replace(task, siblings=left)
     able = yield from offers(task.name, task.environment)
     return decide(task, able, edited)
+
+
+def allowed(found: Source) -> Question[bool]:
+    """What a notice says of it: its author allowed a replay and its arguments are whole. Whether one can run now changes."""
+    return is_allowed(found.recorded, (yield from offers(found.recorded.name, found.recorded.environment)))
 
 
 async def replayability(conn: aiosqlite.Connection, task: bytes, view: View) -> tuple[bool, str | None]:

@@ -55,9 +55,12 @@ def _read_token_file(path: str) -> str | None:
         return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}", hint="it must be a plain file of this user") from None
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(fd)
+        raise StoreError(f"{path} cannot be read: it is no regular file", hint="remove it; the next start makes a new one")
     with os.fdopen(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
             raise StoreError(f"{path} is open to others", hint=f"chown it to this user and chmod 600 {path}")
         text = file.read(TOKEN_BYTES_MAX + 1)
     # A crash between making and writing leaves an empty file, which nobody has ever been given.

@@ -186,8 +186,11 @@ def test_flags_win_over_everything_and_are_checked() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file") as refused:
         config.load(str(tmp_path / "none.toml"), HOME)
+    assert refused.value.hint is not None
+    assert "lines above" not in refused.value.hint, "there are no lines to mend"
+    assert "looseends config init" in refused.value.hint
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         config.load(str(tmp_path), HOME)
     odd = tmp_path / "odd.toml"

@@ -192,6 +192,12 @@ class FakeCommands:
             raise self._house.refusal
         return Replay(id=f"rpl_{len(self._house.calls)}", state="running", requested_by=actor.name, requested_at=1)
 
+    async def dismiss_task(self, task_id: str, actor: Actor, *, note: str) -> Task:
+        self._house.calls.append((task_id, actor, {"note": note}))
+        if self._house.refusal is not None:
+            raise self._house.refusal
+        return Task(id=task_id, name="n", service="s", environment="e", state="running", settled="dismissed")
+
     async def resolve_order(self, order_id: str, actor: Actor, **wish: Any) -> Replay:
         raise CommandRefused(404, "No such order", ["there is none"])
 

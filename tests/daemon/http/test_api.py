@@ -1,4 +1,4 @@
-"""The reading side of the API and the one act on a task: parameters, refusals, idempotency."""
+"""The reading side of the API and the acts on a task: parameters, refusals, idempotency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from looseends.wire import NS
-from looseends_daemon.core.resources import CommandRefused, Task
+from looseends_daemon.core.resources import CommandRefused, Instance, Page, Task
 
 TASK = "01890000-0000-8000-8000-000000000001"
 REPLAY = f"/api/v1/tasks/{TASK}/replay"
@@ -261,3 +261,57 @@ async def test_a_form_is_taken_in_one_shape(house: Any, body: str, kind: str, st
     body = body.replace("{csrf}", await house.csrf(cookie))
     reply = await house.ask("POST", "/tasks/7/replay", headers={**cookie, "Content-Type": kind}, body=body)
     assert reply.status == status, reply.text
+
+
+DISMISS = f"/api/v1/tasks/{TASK}/dismiss"
+
+
+async def test_a_dismissal_reaches_the_command_with_its_note_and_answers_with_the_task(house: Any, operator: str) -> None:
+    key = {"Idempotency-Key": "dismiss-1"}
+    reply = await house.ask("POST", DISMISS, token=operator, headers=key, body={"note": "known since Monday"})
+    assert (reply.status, reply.json["id"], reply.json["settled"]) == (200, TASK, "dismissed")
+    again = await house.ask("POST", DISMISS, token=operator, headers=key, body={"note": "known since Monday"})
+    assert again.headers["idempotency-replayed"] == "true"
+    [(task, actor, said)] = house.calls
+    assert (task, actor.name, said) == (TASK, "grace", {"note": "known since Monday"})
+
+
+async def test_a_dismissal_needs_an_operator_and_an_idempotency_key(house: Any, viewer: str, operator: str) -> None:
+    assert (await house.ask("POST", DISMISS, token=viewer, body={"note": "x"})).status == 403
+    assert (await house.ask("POST", DISMISS, token=operator, body={"note": "x"})).status == 400
+    assert house.calls == []
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"), [({"note": 7}, "/note"), ({"nota": "x"}, "/nota"), ([], ""), ({"note": "a\0"}, "/note")]
+)
+async def test_a_dismissal_that_cannot_be_read_is_422_with_the_place(house: Any, operator: str, body: Any, pointer: str) -> None:
+    reply = await house.ask("POST", DISMISS, token=operator, headers={"Idempotency-Key": "dismiss-1"}, body=body)
+    assert (reply.status, reply.json["errors"][0]["pointer"]) == (422, pointer)
+
+
+async def test_a_refused_dismissal_says_why(house: Any, operator: str) -> None:
+    house.refusal = CommandRefused(409, "Nothing to dismiss", ["it is settled already: replayed"])
+    reply = await house.ask("POST", DISMISS, token=operator, headers={"Idempotency-Key": "dismiss-1"}, body={"note": "x"})
+    assert (reply.status, reply.json["detail"]) == (409, "it is settled already: replayed")
+
+
+async def test_a_list_of_instances_does_not_pretend_that_they_offer_nothing(
+    house: Any, viewer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Instance(id="i-1", service="shop", environment="production", state="alive")
+
+    async def instances(**place: Any) -> Page[Instance]:
+        return Page(items=[found])
+
+    monkeypatch.setattr(type(house.context.reader), "instances", staticmethod(instances), raising=False)
+    [item] = (await house.ask("GET", "/api/v1/instances", token=viewer)).json["items"]
+    assert item["id"] == "i-1" and "functions" not in item
+
+
+async def test_a_missing_page_is_told_to_a_person_without_a_word_of_the_api(house: Any) -> None:
+    browser = {"Accept": "text/html"}
+    for method, path, status in (("GET", "/taks", 404), ("PUT", "/sign-in", 405)):
+        reply = await house.ask(method, path, headers=browser)
+        assert (reply.status, "/api/" in reply.text) == (status, False), reply.text
+    assert "GET /api/v1 lists what is" in (await house.ask("GET", "/taks")).json["detail"]

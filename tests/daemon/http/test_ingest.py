@@ -50,6 +50,50 @@ async def test_one_bad_event_never_holds_up_its_neighbours(house: Any) -> None:
     assert [(entry["index"], entry["pointer"]) for entry in reply.json["warnings"]] == [(5, "/unheard_of")]
 
 
+async def test_a_body_of_which_every_event_was_rejected_is_422_with_the_same_answer(house: Any) -> None:
+    """`curl --fail` in a script must notice."""
+    bodies = (started(house, deadline="soon"), [{"type": "begun"}, 7], {"events": [1]})
+    for body in bodies:
+        reply = await house.ask("POST", EVENTS, body=body)
+        assert (reply.status, reply.headers["content-type"]) == (422, "application/json"), reply.text
+        assert set(reply.json) == {"accepted", "duplicates", "warnings", "rejected", "orders"}
+        assert reply.json["accepted"] == 0 and reply.json["rejected"]
+    lines = await house.ask("POST", EVENTS, body=b"{nonsense\n", headers={"Content-Type": "application/x-ndjson"})
+    assert lines.status == 422
+
+
+async def test_a_batch_without_events_or_with_known_ones_only_is_200(house: Any) -> None:
+    event = started(house)
+    for body in ([], [event], [event, 7]):
+        assert (await house.ask("POST", EVENTS, body=body)).status == 200
+
+
+async def test_what_only_the_store_refuses_is_422_as_well(house: Any) -> None:
+    token = await house.token("ingest", "shop")
+    reply = await house.ask("POST", EVENTS, token=token, body=started(house, service="bank"))
+    assert (reply.status, reply.json["rejected"][0]["index"]) == (422, 0)
+
+
+async def test_an_end_without_an_instance_of_a_task_that_nobody_began_is_taken_with_a_warning(house: Any) -> None:
+    finished = {"type": "finished", "task": "backup-7", "service": "cron"}
+    for accepted in (1, 0):
+        reply = await house.ask("POST", EVENTS, body=finished)
+        assert (reply.status, reply.json["accepted"]) == (200, accepted)
+    reply = await house.ask("POST", EVENTS, body=[started(house), {**finished, "task": "backup-8"}])
+    assert [(w["index"], w["pointer"], w["detail"]) for w in reply.json["warnings"]] == [
+        (1, "/task", "no start is known for this task yet")
+    ]
+
+
+async def test_an_end_beside_or_after_its_start_or_from_an_instance_brings_no_warning(house: Any) -> None:
+    begun = started(house, task="backup-9")
+    ended = {"type": "finished", "task": "backup-9", "service": "shop"}
+    assert (await house.ask("POST", EVENTS, body=[ended, begun])).json["warnings"] == []
+    assert (await house.ask("POST", EVENTS, body={**ended, "attempt": 2})).json["warnings"] == []
+    told = {"instance": {"id": "i-1", "service": "shop"}, "events": [{"type": "finished", "task": str(uuid.uuid4())}]}
+    assert (await house.ask("POST", EVENTS, body=told)).json["warnings"] == []
+
+
 async def test_a_single_bare_event_is_taken(house: Any) -> None:
     assert (await house.ask("POST", EVENTS, body=started(house))).json["accepted"] == 1
 
@@ -82,7 +126,7 @@ HOSTILE = {
     "NUL": (b"\x00", 400, "byte 0"),
     "a broken envelope": (b'{"instance": 5, "events": []}', 422, "/instance"),
     "an instance without a service": (b'{"instance": {"id": "a"}, "events": []}', 422, "/instance/service"),
-    "a backlog that is no number": (b'{"backlog": [], "events": [1]}', 200, ""),
+    "a backlog that is no number": (b'{"backlog": [], "events": [1]}', 422, "/backlog"),
     "1,001 events": (json.dumps([1] * 1_001).encode(), 413, "1001 events"),
     "2 MiB": (b" " * (2 << 20), 413, "at most 1048576 bytes"),
 }

@@ -67,6 +67,16 @@ async def test_a_link_signs_in_once(house: Any) -> None:
     assert "used already" in second.text and "set-cookie" not in second.headers
 
 
+async def test_a_used_link_leads_on_who_is_signed_in_already(house: Any) -> None:
+    code = await link(house)
+    first = await house.ask("GET", f"/sign-in/{code}")
+    signed_in = {"Cookie": first.headers["set-cookie"].partition(";")[0]}
+    again = await house.ask("GET", f"/sign-in/{code}", headers=signed_in)
+    assert (again.status, again.headers["location"]) == (303, "/")
+    await house.ask("POST", "/sign-out", headers=signed_in, body=f"csrf={await house.csrf(signed_in)}")
+    assert (await house.ask("GET", f"/sign-in/{code}", headers=signed_in)).status == 401
+
+
 async def test_a_link_ends_after_an_hour_and_with_its_token(house: Any) -> None:
     old, gone = await link(house), await link(house, "gone")
     await house.write(lambda c: [access.revoke_token(c, t.id, now=house.now) for t in access.tokens(c) if t.name == "gone"])

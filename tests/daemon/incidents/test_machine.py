@@ -174,8 +174,15 @@ AT = 1_763_647_531 * NS  # 14:05:31
             "mail.send lost when shop-web on web-3 died",
         ),
         (
-            Scene(problem="lost", service="shop-web", count=2, instance_state="unreachable", died_at=AT, rest=1),
-            "2 tasks lost when shop-web went silent at 14:05 UTC, and 1 more",
+            Scene(
+                problem="lost",
+                service="shop-web",
+                count=2,
+                instance_state="unreachable",
+                died_at=AT,
+                others=(("stuck", 1), ("failed", 2)),
+            ),
+            "2 tasks lost when shop-web went silent at 14:05 UTC, 1 stuck, 2 failed",
         ),
         (
             Scene(problem="lost", service="shop-web", count=1, name="a", instance_state="alive", detail="lost in mid-task: x"),
@@ -191,21 +198,63 @@ AT = 1_763_647_531 * NS  # 14:05:31
             "a of s never started: its request failed",
         ),
         (Scene(problem="failed", service="s", count=1, name="a", detail="failed for good: E: secret"), "a of s failed"),
-        (Scene(problem="failed", service="s", count=4, rest=2), "4 tasks of s failed, and 2 more"),
+        (Scene(problem="failed", service="s", count=4), "4 tasks of s failed"),
+        (Scene(problem="lost", service="my-shop", count=2, name="my.mail"), "2 my.mail tasks of my-shop are lost"),
+        (
+            Scene(problem="lost", service="my-shop", count=2, name="my.mail", others=(("failed", 2),)),
+            "my.mail of my-shop: 2 lost, 2 failed",
+        ),
+        (Scene(problem="never_started", service="s", count=1, others=(("missed", 3),)), "s: 1 never started, 3 missed"),
     ],
 )
 def test_titles_are_sentences_for_a_tired_reader(scene: Scene, title: str) -> None:
     assert title_of(scene) == title
 
 
+DEAD = Scene(problem="lost", service="shop-web", count=3, host="web-3", instance_state="gone", died_at=AT)
+
+
+@pytest.mark.parametrize(
+    ("scene", "settled", "title"),
+    [
+        (
+            Scene(problem="stuck", service="shop-web", count=1, name="mail.send", detail="no end within 1 s; it is alive"),
+            {"finished_late": 1},
+            "Settled: mail.send of shop-web ended late (was stuck)",
+        ),
+        (
+            Scene(problem="lost", service="shop-web", count=1, name="mail.send"),
+            {"replayed": 1},
+            "Settled: mail.send of shop-web was lost; replayed",
+        ),
+        (Scene(problem="failed", service="s", count=1, name="a"), {"retried": 1}, "Settled: a of s failed; retried"),
+        (Scene(problem="missed", service="s", count=1, name="a"), {"dismissed": 1}, "Settled: a of s was missed; dismissed"),
+        (Scene(problem="lost", service="s", count=1, name="a"), {}, "Settled: a of s was lost; that was withdrawn"),
+        (
+            Scene(problem="stuck", service="s", count=3, name="a"),
+            {"finished_late": 3, "replayed": 0},
+            "Settled: 3 a tasks of s, stuck at worst; all ended late",
+        ),
+        (
+            DEAD,
+            {"finished_late": 1, "replayed": 2},
+            "Settled: 3 tasks lost when shop-web on web-3 died at 14:05 UTC; 1 ended late, 2 replayed",
+        ),
+    ],
+)
+def test_a_settled_title_says_what_was_and_what_became_of_it(scene: Scene, settled: dict[str, int], title: str) -> None:
+    assert settled_title(scene, settled) == title
+
+
 def test_a_title_is_one_line_of_bounded_length() -> None:
-    title = title_of(Scene(problem="stuck", service="s" * 200, count=1, name="n" * 200, detail="a\nb " * 300))
+    scene = Scene(problem="stuck", service="s" * 200, count=1, name="n" * 200, detail="a\nb " * 300)
+    title = title_of(scene)
     assert len(title) <= TITLE_CHARS_MAX
     assert "\n" not in title
-    assert len(settled_title(title)) <= TITLE_CHARS_MAX
+    assert len(settled_title(scene, {"retried": 1})) <= TITLE_CHARS_MAX
 
 
-def test_the_scene_counts_the_worst_problem_and_names_it_only_if_shared() -> None:
+def test_the_scene_counts_each_problem_and_names_the_tasks_only_if_all_share_it() -> None:
     groups = [group("stuck", 2), group("failed", 3), group("stuck", 1, "audit.write")]
-    scene = scene_of("stuck", "shop-web", groups, 0, "mail.send_receipt", "")
-    assert (scene.count, scene.rest, scene.name) == (3, 3, None)
+    scene = scene_of("stuck", "shop-web", groups, "")
+    assert (scene.count, scene.others, scene.name) == (3, (("failed", 3),), None)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from looseends_daemon.core.delivery import SCHEDULE
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
-from looseends_daemon.store import outbox
+from looseends_daemon.store import incidents, outbox
 from looseends_daemon.store.questions import ask
 
 OPS = EndpointRule(name="ops", fingerprint="1")
 PAGER = EndpointRule(name="pager", fingerprint="1", min_severity="critical")
+DESK = EndpointRule(name="desk", fingerprint="1")
 
 
 @pytest.fixture
@@ -159,6 +161,42 @@ def test_notices_of_an_endpoint_that_is_no_longer_configured_are_cancelled(opene
     with opened.transaction():
         outbox.begin(opened.conn, opened.now, [PAGER])
     assert opened.notices()[0].state == "cancelled"
+
+
+def restart(ground: Any, *endpoints: EndpointRule) -> None:
+    """The next daemon on this store, with these endpoints configured."""
+    ground.rules = msgspec.structs.replace(ground.rules, endpoints=endpoints)
+    with ground.transaction():
+        fresh = outbox.begin(ground.conn, ground.now, endpoints)
+        incidents.announce(ground.conn, ground.now, fresh, ground.rules)
+
+
+def test_an_endpoint_added_after_a_loss_is_told_of_what_is_open(opened: Any) -> None:
+    opened.deliver()
+    restart(opened, OPS, DESK)
+    [sent] = opened.deliver(endpoint=DESK)
+    event = json.loads(sent.body)
+    assert event["type"] == "looseends.incident.opened"
+    assert event["data"]["incident"]["reason"] == "first_notification"
+    assert event["data"]["sequence"] == 2
+    assert opened.types() == ["opened"], "who knows of it is not told again"
+    settle(opened)
+    assert opened.types("desk") == ["opened", "resolved"]
+
+
+def test_an_endpoint_that_was_there_before_hears_nothing_at_a_restart(opened: Any) -> None:
+    opened.deliver()
+    restart(opened, OPS)
+    restart(opened, OPS)
+    assert opened.types() == ["opened"]
+
+
+def test_a_new_endpoint_is_not_told_of_what_is_over_or_too_slight_for_it(opened: Any) -> None:
+    restart(opened, OPS, EndpointRule(name="critical", fingerprint="3", min_severity="critical"))
+    assert opened.types("critical") == []
+    settle(opened)
+    restart(opened, OPS, DESK)
+    assert opened.types("desk") == []
 
 
 def test_a_failing_endpoint_gets_one_attempt_at_a_time_and_its_first_success_brings_all_forward(ground: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -237,3 +238,22 @@ def test_no_statement_of_the_machine_reads_a_whole_table(ground: Any) -> None:
     ]
     assert ours
     assert not scans
+
+
+def test_a_loose_end_whose_verdict_fell_keeps_its_own_problem_and_not_that_of_its_neighbours(ground: Any) -> None:
+    moving = ground.start(progress_within=5)
+    ground.start(deadline=5)
+    ground.after(5)
+    ground.tell({"type": "progress", "task": moving, "done": 0.5})
+    ground.after(1.1)
+    assert ground.incident().problem == "stuck"
+    hung = list(ground.conn.execute("SELECT id FROM task WHERE verdict IS NOT NULL"))
+    ground.finish(str(uuid.UUID(bytes=hung[0]["id"])))
+    ground.tell({"type": "progress", "task": moving, "done": 0.6})
+    ground.after(1)
+    found = ground.incident()
+    assert (found.problem, found.counts.open, found.title) == (
+        "stalled",
+        1,
+        "mail.send_receipt of shop-web has stalled: no progress within 5 s of its start",
+    )

@@ -109,7 +109,7 @@ class Post:
         self.number = 0
 
     async def begin(self) -> None:
-        await begin(self.database, self.rules.endpoints, self.now)
+        await begin(self.database, self.rules, self.now)
 
     async def incident(self) -> None:
         """One more failed task, of a name of its own: one open incident, one notice per endpoint."""

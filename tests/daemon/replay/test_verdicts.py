@@ -149,6 +149,16 @@ def test_in_a_rolling_deploy_the_order_goes_to_the_release_that_still_has_the_si
     assert (answer.answer, answer.signature) == ("ready", "(order_id)")
 
 
+def test_with_nobody_alive_it_is_also_said_that_the_dead_process_did_not_offer_it() -> None:
+    dead = msgspec.structs.replace(LOST, live_instances=0)
+    assert names(decide(dead, [])) == [replay.NO_LIVE_INSTANCE], "no process is known that could have offered it"
+    assert names(decide(msgspec.structs.replace(dead, offered=True), [])) == [replay.NO_LIVE_INSTANCE]
+    both = decide(msgspec.structs.replace(dead, offered=False), [])
+    assert names(both) == [replay.NO_LIVE_INSTANCE, replay.NOT_OPTED_IN]
+    assert "then reload this page" in both.reasons[0].words
+    assert "replay=True" in both.reasons[1].words
+
+
 def test_one_instance_with_other_code_is_enough_to_ask() -> None:
     assert names(decide(LOST, [OFFER, offer(instance="i2", code="def")])) == [replay.CODE_CHANGED]
 
@@ -168,6 +178,7 @@ FITS = [
     ("(a, b, c=1)", {}, "a, b are missing"),
     ("(*, a, b=2)", {"b": 1}, "a is missing"),
     ("(a)", {"a": 1, "b": 2}, "it takes no b"),
+    ("(order_id, currency)", {"oder_id": 7, "currency": "EUR"}, "order_id is missing, and it takes no oder_id"),
     ("(a, **rest)", {"a": 1, "b": 2}, None),
     ("(a, *args)", {"a": 1, "args": [2]}, None),
     ("()", {}, None),

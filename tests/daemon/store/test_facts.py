@@ -94,10 +94,10 @@ def test_an_instance_belongs_to_who_first_spoke_for_it(conn: sqlite3.Connection)
     assert touch_instance(conn, "nobody", SHOP, NOW) is None
 
 
-def test_an_expectation_is_refused_alone_and_in_words(conn: sqlite3.Connection) -> None:
+def test_a_task_may_not_bear_the_id_of_an_expectation(conn: sqlite3.Connection) -> None:
     applied = send(conn, LOOPBACK, {"type": "expected", "within": 60}, {"type": "started"})
     assert applied.accepted == 1
-    assert "not kept by this version" in applied.rejected[0].detail
+    assert "needs an id of its own" in applied.rejected[0].detail
 
 
 def test_sending_twice_is_harmless_and_counted(conn: sqlite3.Connection) -> None:

@@ -18,7 +18,10 @@ CREATE TABLE type (
 );
 
 -- One OS process of a service. `channel` is who first spoke for it. `state`: alive, gone, unreachable.
--- `journal` is its folder while we watch its lock; `adopted`: everything it wrote is here.
+-- `behind_since`: when `backlog` left 0 (NULL: it is 0); `lowest`, `lowest_at`: the fewest it was since, and when.
+-- `journal` is its folder while we watch its lock; `adopted`: everything it wrote is here. `records`: the numbers of its records
+-- that are here, as core/records.py packs them. `lived_at`: the last moment at which it itself is known to have lived.
+-- `lock_lies`: its journal's lock was free while it was connected, so locks of that file system say nothing.
 CREATE TABLE instance (
     no INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -32,6 +35,7 @@ CREATE TABLE instance (
     last_heard_at INTEGER NOT NULL,
     last_seq INTEGER NOT NULL DEFAULT 0,
     backlog INTEGER NOT NULL DEFAULT 0,
+    behind_since INTEGER, lowest INTEGER, lowest_at INTEGER,
     dropped INTEGER NOT NULL DEFAULT 0,
     open INTEGER NOT NULL DEFAULT 0,
     loop_lag_ms REAL,
@@ -40,7 +44,10 @@ CREATE TABLE instance (
     reason TEXT,
     ended_at INTEGER,
     adopted INTEGER NOT NULL DEFAULT 0,
-    journal TEXT
+    journal TEXT,
+    records BLOB,
+    lived_at INTEGER NOT NULL DEFAULT 0,
+    lock_lies INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX instance_live ON instance (state) WHERE state != 'gone';
 
@@ -70,6 +77,8 @@ CREATE TABLE task (
 CREATE INDEX task_newest ON task (began_at DESC, id DESC);
 CREATE INDEX task_check ON task (check_at) WHERE check_at IS NOT NULL;
 CREATE INDEX task_open ON task (instance) WHERE state < 3;
+-- 1024: store/codes.py WITH_PROCESS. A loop lives again when its instance does.
+CREATE INDEX task_loop ON task (instance) WHERE flags & 1024;
 CREATE INDEX task_loose ON task (began_at DESC) WHERE loose = 1;
 CREATE INDEX task_incident ON task (incident, loose, settled) WHERE incident IS NOT NULL;
 
@@ -107,6 +116,112 @@ CREATE TABLE ledger (
     loose INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (minute, environment, type)
 ) WITHOUT ROWID;
+
+-- == expectations ==================================================================================================
+-- A name that is expected somewhere. Every task of it that began at `since` or later stands in `seen`, so that pairing never
+-- searches the tasks. `within_max`: the longest patience that any expectation of it had (ns).
+CREATE TABLE expected_name (
+    id INTEGER PRIMARY KEY,
+    environment INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    within_max INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (environment, name)
+);
+
+-- What must begin: no task until it is missed; then a row of `task` has its id. `facts` as in a task row. `mark`: what the task
+-- must bear beside its name ('' nothing, else key:.., parent:.., trace:..). `met`: the task that met it, in time or
+-- `late`. `cause`: the task that it must follow; `void`: that one turned out to have another name. `check_at`: when to look
+-- at it again.
+CREATE TABLE expectation (
+    id BLOB PRIMARY KEY,
+    named INTEGER NOT NULL,
+    mark TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    within INTEGER NOT NULL,
+    channel INTEGER NOT NULL,
+    cause BLOB,
+    void INTEGER NOT NULL DEFAULT 0,
+    met BLOB,
+    late INTEGER NOT NULL DEFAULT 0,
+    check_at INTEGER,
+    facts BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX expectation_near ON expectation (named, mark, at);
+CREATE INDEX expectation_check ON expectation (check_at) WHERE check_at IS NOT NULL;
+CREATE INDEX expectation_unmet ON expectation (named, mark, at) WHERE met IS NULL OR late = 1;
+CREATE INDEX expectation_cause ON expectation (cause) WHERE cause IS NOT NULL;
+CREATE INDEX expectation_age ON expectation (at);
+
+-- A task that an expectation may be met by, and which it met. `well`: it ended well; `dirty`: it must be paired anew.
+CREATE TABLE seen (
+    task BLOB PRIMARY KEY,
+    named INTEGER NOT NULL,
+    began_at INTEGER NOT NULL,
+    well INTEGER NOT NULL,
+    met BLOB,
+    late INTEGER NOT NULL DEFAULT 0,
+    dirty INTEGER NOT NULL DEFAULT 1
+) WITHOUT ROWID;
+CREATE INDEX seen_dirty ON seen (task) WHERE dirty = 1;
+CREATE INDEX seen_age ON seen (began_at);
+-- One row for each mark that it bears. `taken`: it met one in time.
+CREATE TABLE seen_mark (
+    named INTEGER NOT NULL,
+    mark TEXT NOT NULL,
+    began_at INTEGER NOT NULL,
+    task BLOB NOT NULL,
+    taken INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (named, mark, began_at, task)
+) WITHOUT ROWID;
+CREATE INDEX seen_mark_task ON seen_mark (task);
+CREATE INDEX seen_mark_free ON seen_mark (named, mark, began_at) WHERE taken = 0;
+
+-- How far a cron rule's minutes have been made into expectations.
+CREATE TABLE expect_rule (id BLOB PRIMARY KEY, made_until INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Where two live tasks of one name and key would be told: started and not ended, of types with overlap = "warn" only.
+CREATE TABLE overlapping (
+    task BLOB PRIMARY KEY,
+    type INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    same BLOB NOT NULL,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER
+) WITHOUT ROWID;
+CREATE INDEX overlapping_same ON overlapping (type, environment, same, started_at);
+CREATE INDEX overlapping_age ON overlapping (started_at);
+
+-- == clocks ========================================================================================================
+-- Times in which something may be missing. `cause`: down, frozen or clock (the daemon itself; instance NULL), records (their
+-- numbers first..last never came) or dropped (the instance could not keep them). `missing`: how many records. `sure_at`: from
+-- when it counts; what is on its way is not missing yet.
+CREATE TABLE blind_window (
+    no INTEGER PRIMARY KEY,
+    cause TEXT NOT NULL CHECK (cause IN ('down', 'frozen', 'clock', 'records', 'dropped')),
+    instance INTEGER,
+    from_at INTEGER NOT NULL,
+    to_at INTEGER NOT NULL,
+    first INTEGER,
+    last INTEGER,
+    missing INTEGER NOT NULL DEFAULT 0,
+    sure_at INTEGER NOT NULL
+);
+CREATE INDEX blind_window_time ON blind_window (to_at, from_at);
+CREATE INDEX blind_window_instance ON blind_window (instance) WHERE instance IS NOT NULL;
+
+-- When this machine's wall clock was set, and by how much (ns): what was told before has times of the old clock.
+CREATE TABLE clock_jump (at INTEGER NOT NULL, by INTEGER NOT NULL);
+
+-- The earliest time at which a captured task of a type finished in an instance. If that instance lived on for long enough, the
+-- type ends by itself (type.ends_alone) and its rows here go.
+CREATE TABLE sight (
+    type INTEGER NOT NULL,
+    instance INTEGER NOT NULL,
+    finished_at INTEGER NOT NULL,
+    PRIMARY KEY (type, instance)
+) WITHOUT ROWID;
+CREATE INDEX sight_instance ON sight (instance);
 
 -- == incidents and the outbox ======================================================================================
 -- The loose ends that share a cause. Key: (environment, service, instance) for lost, else (environment, service, name); the
