@@ -1,6 +1,6 @@
 """What an audited call costs, beside what an instrumented one costs: CPU of the calling thread, in one run, interleaved.
 
-    .venv/bin/python -m pip install prometheus-client        (only this benchmark wants it)
+    make bench                                               (installs the rival beside it, for this alone)
     .venv/bin/python bench/client.py [--rounds 40] [--calls 2000] [--profile]
 
 The audited call has three scalar arguments, a key, redaction and the current task on; its start and its end are in a journal on

@@ -1,8 +1,9 @@
 """What the dead left in this spool: their records are sent as theirs, then their folders go.
 
 Rules: a folder is adopted when its lock has been free for over 2 s (a daemon that watches this spool is faster), sent
-as a batch of that instance, ended with the reason `adopted`, then discarded. What no daemon took for 7 days is given
-up, and counted. Used by the sender's thread alone.
+as batches of that instance, ended with the reason `adopted`, then discarded. Until that end is told its backlog is never
+0, so that nobody waits for a dead process as if it lived. What no daemon took for 7 days is given up, and counted. Used by
+the sender's thread alone.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Adoption:
             if folder == self._journal.folder:
                 continue
             total += journals.folder_bytes(folder)
-            if not journals.is_held(folder):
+            if not journals.is_taken(folder):
                 free[folder] = self._free_since.get(folder, now)
         self._free_since, self._journal.others_bytes = free, total
         self.due_at = now + (ORPHAN_S / 4 if free else EVERY_S)
@@ -52,7 +53,7 @@ class Adoption:
         """Whether to go on with the next one."""
         orphan = journals.adopt(folder)
         if orphan is None:
-            if _is_old(folder):
+            if _is_old(folder) and not journals.is_taken(folder):
                 _remove(folder)
             return True
         try:
@@ -67,21 +68,26 @@ class Adoption:
             orphan.close()
 
     def _send(self, orphan: Orphan) -> bool:
-        last = 0
-        for events in [*orphan.batches(), []]:
-            last = max([last, *(event["seq"] for event in events)])
-            if not self._post(orphan, events):
+        batches = [*orphan.batches(), []]
+        numbers = [{event["seq"] for event in events} for events in batches]
+        last = max((max(told) for told in numbers if told), default=0)
+        for events in batches:
+            numbers.pop(0)
+            if not self._post(orphan, events, len(set().union(*numbers))):
                 return False
         said = canonical({"reason": "adopted", "last_seq": last, "open": [], "void": orphan.void()[:VOID_MAX]}).encode()
         answer = self._transport.request("DELETE", f"/instances/{orphan.instance['id']}", said)
         return answer.status in (200, 204, 404)
 
-    def _post(self, orphan: Orphan, events: list[dict[str, Any]]) -> bool:
-        body = {"instance": orphan.instance, "sent_at": time.time_ns(), "backlog": 0, "events": events}
+    def _post(self, orphan: Orphan, events: list[dict[str, Any]], to_come: int) -> bool:
+        """Whether it was taken. `to_come`: how many records follow; what ended unheard is told by the goodbye alone."""
+        body = {"instance": orphan.instance, "sent_at": time.time_ns(), "backlog": max(1, to_come), "events": events}
         answer = self._transport.request("POST", "/events", canonical(body).encode())
         if answer.status == 413 and len(events) > 1:
             half = len(events) // 2
-            return self._post(orphan, events[:half]) and self._post(orphan, events[half:])
+            rest = events[half:]
+            first = self._post(orphan, events[:half], to_come + len({event["seq"] for event in rest}))
+            return first and self._post(orphan, rest, to_come)
         return not self._hold(answer)
 
 

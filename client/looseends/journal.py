@@ -27,11 +27,11 @@ from typing import Any
 from zlib import crc32
 
 from . import slots
-from .orphans import OWN, Orphan, adopt, folder_bytes, folders, is_held, read_instance
+from .orphans import OWN, Orphan, adopt, folder_bytes, folders, is_held, is_taken, read_instance
 from .slots import HEADER_BYTES, INLINE_BYTES_MAX, SIDE_UNIT, SLOT_BYTES, Header, Name
 from .wire import SPOOL_BYTES_MAX
 
-__all__ = ["Journal", "Orphan", "Segment", "Side", "adopt", "folder_bytes", "folders", "is_held", "read_instance"]
+__all__ = ["Journal", "Orphan", "Segment", "Side", "adopt", "folder_bytes", "folders", "is_held", "is_taken", "read_instance"]
 
 PROCESS_BYTES_MAX = SPOOL_BYTES_MAX // 4
 SIDE_BYTES_MAX = 16 << 20  # per segment; beyond it arguments and tracebacks are left out, starts and ends are not

@@ -2,7 +2,8 @@
 
 Rules: everything read here may be hostile. Only real folders and regular files of the folder's owner are opened, by
 descriptor, without following links; every size has a bound; what is damaged is skipped. A process never opens the lock
-file of a folder it holds itself (`OWN`): closing it would free the lock.
+file of a folder it holds itself (`OWN`): closing it would free the lock. Whose process lives holds the whole lock file;
+who adopts leaves out its first byte, so that nobody takes him for the process that is dead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .wire import EVENTS_MAX, SPOOL_BYTES_MAX, Refused, check_instance, is_uuid
 OWN: set[str] = set()
 """Folders whose lock this process holds, by writing or by adopting."""
 
+ADOPTED_FROM = 1
+"""The byte from which on an adopting process holds a lock file."""
 FOLDERS_MAX = 10_000
 SEGMENTS_MAX = 4_096
 INSTANCE_BYTES_MAX = 16 << 10
@@ -77,9 +80,17 @@ def _read_instance(directory: int, expected: str) -> dict[str, Any] | None:
 
 
 def is_held(folder: str) -> bool:
-    """Whether the process of this folder lives (its lock is held). Never takes the lock. No folder or no lock: False."""
-    if folder in OWN:
-        return True
+    """Whether the process of this folder lives. Never takes the lock. No folder or no lock: False."""
+    return folder in OWN or _is_locked(folder, 1)
+
+
+def is_taken(folder: str) -> bool:
+    """Whether somebody holds this folder: its own process, or one that adopts it. Never takes the lock."""
+    return folder in OWN or _is_locked(folder, 0)
+
+
+def _is_locked(folder: str, length: int) -> bool:
+    """Whether another process holds any of the first `length` bytes of the lock file; 0: of all of it."""
     directory = _open_folder(folder)
     if directory is None:
         return False
@@ -88,7 +99,7 @@ def is_held(folder: str) -> bool:
     if fd is None:
         return False
     try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, length, 0)
         found: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))[0]
         return found != fcntl.F_UNLCK
     except OSError:
@@ -117,7 +128,7 @@ def adopt(folder: str) -> Orphan | None:
 
 def _take(lock: int) -> bool:
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, ADOPTED_FROM)
     except OSError:
         return False
     return True

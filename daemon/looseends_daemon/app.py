@@ -7,6 +7,7 @@ taken), the loops that send, the database (what waits is written), so that every
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Any
@@ -44,6 +45,7 @@ from looseends_dashboard.routes import Pages, render_error, render_sign_in
 from looseends_dashboard.routes import routes as page_routes
 from looseends_dashboard.snippets import Addresses
 
+log = logging.getLogger("looseends")
 DETECT_IDLE_S = 1.0
 ADOPT_IDLE_S = 0.2
 REPLAY_IDLE_S = 1.0
@@ -89,6 +91,8 @@ class Daemon:
         """What must be there before anybody may come in."""
         path = token_path(self.database.path)
         self.operator_token = await self.database.write(lambda conn: ensure_operator_token(conn, path, now=self.started_at))
+        if self.database.missing is not None:
+            log.error("%s", self.database.missing)
         await self.watch.begin(self.started_at)
         await dispatcher.begin(self.database, self.rules, self.started_at)
         self.loops = [
@@ -128,6 +132,11 @@ class Daemon:
         self.vigil.look(now)
         return self.vigil.is_settling(now)
 
+    def _may_have_waited(self, sent_at: int | None) -> bool:
+        now = self.clock.wall_ns()
+        self.vigil.look(now)
+        return self.vigil.may_have_waited(sent_at, now)
+
     def _connection_ended(self, number: int, by_peer: bool, unanswered: bool) -> None:
         # What ended while we did not hear is noticed only now, and says nothing: its peer may have lost patience.
         believed = by_peer and not self._is_settling()
@@ -161,7 +170,7 @@ class Daemon:
             wake=self.wake,
             ready=self.not_ready,
             presence=self.presence,
-            settling=self._is_settling,
+            waited=self._may_have_waited,
             storage=lambda: self.janitor.figures(self.clock.wall_ns()),
             render_sign_in=render_sign_in,
             render_error=render_error,

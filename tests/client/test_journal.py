@@ -419,8 +419,20 @@ def test_a_lock_is_seen_from_another_process(child: Any, spool: str) -> None:
     [folder] = journal.folders(spool)
     assert journal.is_held(folder) and journal.adopt(folder) is None
     process.communicate("\n", timeout=20)
-    assert not journal.is_held(folder)
+    assert not journal.is_held(folder) and not journal.is_taken(folder)
     assert [event["type"] for event in events_in(folder)] == ["started"]
+
+
+def test_who_adopts_a_journal_is_not_taken_for_its_process(child: Any, spool: str) -> None:
+    folder = write_some(spool)
+    neighbour = child(
+        f"from looseends import journal\norphan = journal.adopt({folder!r})\nprint(orphan is not None, flush=True)\ninput()"
+    )
+    assert neighbour.stdout.readline() == "True\n"
+    assert journal.is_taken(folder) and not journal.is_held(folder), "somebody has it, and its process is dead"
+    assert journal.adopt(folder) is None
+    neighbour.communicate("\n", timeout=20)
+    assert not journal.is_taken(folder)
 
 
 def test_a_spool_that_is_not_there_has_no_folders(tmp_path: Path) -> None:

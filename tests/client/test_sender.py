@@ -17,6 +17,7 @@ import pytest
 import looseends
 from looseends import adoption, journal, sender, trouble
 from looseends.lifecycle import PROCESS
+from looseends.slots import Name
 from looseends.transport import Transport, parse_url
 
 
@@ -230,6 +231,23 @@ def test_an_orphan_of_the_same_user_is_adopted_and_sent(receiver: Any, child: An
     assert next(call[2]["reason"] for call in receiver.calls if call[0] == "DELETE") == "adopted"
     PROCESS.goodbye(2)
     assert not Path(folder).exists()
+
+
+def test_what_a_dead_process_left_is_sent_as_a_backlog_that_falls_until_its_end_is_told(
+    receiver: Any, spool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("looseends.orphans.EVENTS_MAX", 4)
+    left = journal.Journal(spool, {"id": str(uuid.uuid4()), "service": "tests"})
+    number = left.name(Name("orphaned", (), "", {}))
+    for _ in range(9):
+        assert left.begin(number, b"", b"", 0, time.monotonic_ns()) is not None
+    left.close()
+    looseends.init()
+    receiver.wait(lambda r: any(method == "DELETE" for method, *_ in r.calls))
+    posted, who = [call[2] for call in receiver.calls if call[0] == "POST"], os.path.basename(left.folder)
+    told = [body for body in posted if body["instance"]["id"] == who]
+    assert [(len(body["events"]), body["backlog"]) for body in told] == [(4, 5), (4, 1), (1, 1), (0, 1)]
+    PROCESS.goodbye(2)
 
 
 def test_what_no_daemon_took_for_7_days_is_given_up_and_counted(spool: str) -> None:

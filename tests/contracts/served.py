@@ -218,7 +218,7 @@ class Played:
         """Live instances beat, then the detector runs."""
 
         def beat(conn: Any) -> None:
-            conn.execute("UPDATE instance SET last_heard_at = ? WHERE state = 'alive'", (now,))
+            conn.execute("UPDATE instance SET last_heard_at = ?1, said_at = ?1 WHERE state = 'alive'", (now,))
 
         self.served.call(self.served.daemon.database.write(beat))
         self.served.call(self.detector.run_once(now))

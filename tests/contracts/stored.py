@@ -93,7 +93,7 @@ class Stored:
     def detect(self, now: int) -> None:
         """Judge until nothing is due."""
         # Instances are heard when they speak; between two steps of a history they are quietly alive.
-        self.conn.execute("UPDATE instance SET last_heard_at = ? WHERE state = 'alive'", (now,))
+        self.conn.execute("UPDATE instance SET last_heard_at = ?1, said_at = ?1 WHERE state = 'alive'", (now,))
         times = Times(now=now, heard_since=self.clock - 100_000 * NS, ready_at=self.clock - NS)
         more = True
         while more:

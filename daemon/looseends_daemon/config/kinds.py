@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -220,7 +220,7 @@ def _seconds(text: str) -> float:
 class Size(Kind):
     """A number of bytes as text with a unit; bytes inside."""
 
-    units = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+    units: ClassVar[dict[str, int]] = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
     def __init__(self, doc: str, low: str, high: str) -> None:
         super().__init__(doc)

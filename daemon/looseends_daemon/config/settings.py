@@ -249,7 +249,7 @@ class Log(Section, frozen=True, kw_only=True):
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """Everything the daemon can be told. Field names are the names of the sections, the lists `tasks`, `expects` and `endpoints` apart."""
+    """Everything the daemon can be told. Fields are named like the sections; lists are `tasks`, `expects`, `endpoints`."""
 
     server: Server = Server()
     storage: Storage = Storage()

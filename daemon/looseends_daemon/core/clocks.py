@@ -40,6 +40,14 @@ class Break(Value, frozen=True):
         return Jump(at=self.to_at, by=self.by) if self.by else None
 
 
+def said(told_at: int, skew: int, travel: int | None, now: int) -> int:
+    """When a word that arrives now was said, by our clock, where its sender's clock showed `told_at`. All in ns.
+
+    `travel`: the least that a word of this sender ever took, beside its skew; so a clock that is a second off makes no word old.
+    """
+    return max(0, min(told_at + skew + (travel or 0), now))
+
+
 def corrected(due: int | None, told_at: int | None, now: int, jumps: Sequence[Jump]) -> int | None:
     """A due time by today's clock, where what it counts from was told at `told_at` by the clock of its day. All in ns.
 

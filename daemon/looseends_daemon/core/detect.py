@@ -14,8 +14,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from looseends.wire import INT_MAX, NEVER, NS
 from looseends_daemon.core.clocks import Jump, corrected
@@ -32,7 +34,10 @@ BEHIND_LOOK_S = 1.0
 BEHIND_LOOK_S_MAX = 60.0
 """How often to look at work whose instance has not told all it knows: the longer it has been due, the more rarely. Whoever
 hears of the instance has it looked at again at once."""
+HEARTBEAT_WITH_FUNCTIONS_S = 1.0
+"""How often an instance speaks that can run something again: it is told of orders in the answers."""
 HEARTBEAT_SLACK = 1.5
+TRAVEL_S = 0.5
 
 DROPPED_WORDS = {
     "loop_shutdown": "its event loop was shut down before it ended",
@@ -48,8 +53,8 @@ DROPPED_WORDS = {
 class InstanceNow(Value, frozen=True):
     """What is known about an instance at `now`.
 
-    `caught_up`: nothing it knows is still on its way (alive: heard since the daemon's start, heartbeat not overdue, backlog
-    0; gone: backlog 0 or its journal adopted). `reason` says in words how its end is known.
+    `caught_up`: nothing it knows is still on its way (alive: what it said last was said since the daemon's start,
+    heartbeat not overdue, backlog 0; gone: backlog 0 or its journal adopted). `reason` says in words how its end is known.
     """
 
     id: str
@@ -61,6 +66,12 @@ class InstanceNow(Value, frozen=True):
     caught_up: bool = True
     behind_since: int | None = None
     missing: int = 0
+
+
+def overdue_after(has_functions: bool, heartbeat_every: float) -> int:
+    """How long after its last word an instance is overdue with the next (ns), by its own rhythm."""
+    rhythm = min(HEARTBEAT_WITH_FUNCTIONS_S, heartbeat_every) if has_functions else heartbeat_every
+    return int((rhythm * HEARTBEAT_SLACK + TRAVEL_S) * NS)
 
 
 class World(Value, frozen=True):
@@ -80,12 +91,20 @@ class World(Value, frozen=True):
     ends_alone: bool = True
 
 
+class Belied(Value, frozen=True):
+    """What a verdict waited for happened in time after all: when (ns), and what it was in words."""
+
+    at: int
+    words: str
+
+
 class Finding(Value, frozen=True):
     """The answer: a verdict with its reason in words, or None; and when to ask again (ns).
 
     `known` False: something it rests on is not heard yet, so an earlier verdict neither falls nor is confirmed. `settles`: in
     words, why a verdict that stands needs nobody any more (of expectations only: what was expected began late and ended well).
     `ends_at`: a loop ended with its process then, which is a fact to be added; `lives_on`: its process lives, take that back.
+    `belied`: the verdicts that its facts contradict by now, whoever gave them: what they waited for had happened in time.
     """
 
     verdict: str | None = None
@@ -95,6 +114,7 @@ class Finding(Value, frozen=True):
     settles: str = ""
     ends_at: int | None = None
     lives_on: bool = False
+    belied: Mapping[str, Belied] = {}
 
 
 def due_of(view: View, policy: Policy) -> int | None:
@@ -105,13 +125,9 @@ def due_of(view: View, policy: Policy) -> int | None:
 
 def _due(view: View, policy: Policy) -> int | None:
     if view.state == "running":
-        since = _running_since(view)
-        limit = policy.deadline(view.service, view.name, view.opening.get("deadline"), view.declared)
-        return None if limit == NEVER else since + int(limit * NS)
+        return _end_due(view, policy)
     if view.state == "scheduled" and view.scheduled_at is not None:
-        limit = policy.starting(view.service, view.name, view.opening.get("start_within"), _waits_its_turn(view))
-        first = max(view.scheduled_at, view.opening.get("eta") or 0)
-        return None if limit == NEVER else first + int(limit * NS)
+        return _start_due(view, policy, view.scheduled_at)
     if view.state == "retrying" and view.ended_at is not None:
         limit = policy.starting(view.service, view.name, view.opening.get("start_within"), _waits_its_turn(view))
         retry_at = view.end.get("retry_at") or view.ended_at + int(RETRY_WAIT_S * NS)
@@ -119,6 +135,16 @@ def _due(view: View, policy: Policy) -> int | None:
     if view.expected:
         return view.began_at + within_of(view.opening)
     return None
+
+
+def _end_due(view: View, policy: Policy) -> int | None:
+    limit = policy.deadline(view.service, view.name, view.opening.get("deadline"), view.declared)
+    return None if limit == NEVER else _running_since(view) + int(limit * NS)
+
+
+def _start_due(view: View, policy: Policy, scheduled_at: int) -> int | None:
+    limit = policy.starting(view.service, view.name, view.opening.get("start_within"), _waits_its_turn(view))
+    return None if limit == NEVER else max(scheduled_at, view.opening.get("eta") or 0) + int(limit * NS)
 
 
 def within_of(body: Mapping[str, Any]) -> int:
@@ -139,7 +165,36 @@ def _waits_its_turn(view: View) -> bool:
 
 
 def judge(view: View, world: World, policy: Policy) -> Finding:
-    """The verdict on a task at `world.now`, by the rules above."""
+    """The verdict on a task at `world.now`, by the rules above, and which verdicts its facts belie."""
+    found, belied = _judge(view, world, policy), dict(_belied(view, world, policy))
+    return msgspec.structs.replace(found, belied=belied) if belied else found
+
+
+def _belied(view: View, world: World, policy: Policy) -> Iterator[tuple[str, Belied]]:
+    """Rests on the facts of the head alone, so it does not matter when they were told."""
+    if view.started_at is None:
+        return
+    began, ended = view.started_at, None if view.with_process else view.ended_at
+    if view.scheduled_at is not None and _is_by(began, _start_due(view, policy, view.scheduled_at), view.scheduled_at, world):
+        yield "never_started", Belied(at=began, words="begun")
+    if ended is not None and _is_by(ended, _end_due(view, policy), began, world):
+        yield "stuck", Belied(at=ended, words="ended")
+    moved = None if view.progress is None else view.progress.at
+    first, last = _stall_due(view, began), _stall_due(view, began if moved is None else max(moved, began))
+    if first is None or (moved is not None and not _is_by(moved, first, began, world)):
+        return  # which progress it made in between is not kept
+    if ended is not None and _is_by(ended, last, began, world):
+        yield "stalled", Belied(at=ended, words="ended")
+    elif view.ended_at is None and moved is not None and _is_by(world.now + 1, last, moved, world):
+        yield "stalled", Belied(at=moved, words="made progress")
+
+
+def _is_by(at: int, due: int | None, told_at: int, world: World) -> bool:
+    due = corrected(due, told_at, world.now, world.jumps)
+    return due is None or at <= due
+
+
+def _judge(view: View, world: World, policy: Policy) -> Finding:
     who = world.instances.get(view.instance) if view.instance and _bound(view) else None
     if view.ended:
         return Finding(lives_on=view.with_process and view.dropped is None and who is not None and who.state == "alive")
@@ -229,11 +284,15 @@ def _queue_known(view: View, world: World) -> bool:
 
 def stall_of(view: View) -> int | None:
     """When a running task that promised progress has made none for too long; None: it promised none."""
-    within = view.opening.get("progress_within")
-    if view.state != "running" or view.started_at is None or within is None or within == NEVER:
+    if view.state != "running" or view.started_at is None:
         return None
     moved = view.progress.at if view.progress is not None else view.started_at
-    return max(moved, view.started_at) + int(within * NS)
+    return _stall_due(view, max(moved, view.started_at))
+
+
+def _stall_due(view: View, moved: int) -> int | None:
+    within = view.opening.get("progress_within")
+    return None if within is None or within == NEVER else moved + int(within * NS)
 
 
 def _stalled_words(view: View) -> str:

@@ -8,7 +8,8 @@ Rules:
 3. A verdict that only rested on the absence of an instance and is taken back because that instance, or a second one with
    the same attempt, lives is *withdrawn*: the loose end ends as if
    it had not been. So is a failure of captured work that turns out to have been handled, and a missed expectation of which
-   it is told late that it was met in time.
+   it is told late that it was met in time; and any verdict, as long as no other made this loose end too, of which it is told
+   late that what it waited for had happened in time.
 4. Ended well = succeeded, or cancelled as requested or revoked.
 5. A replay's trouble is its root's: it makes a loose end of its own only if the root is none. Its verdict is given all the
    same, and *carried* by the root: so the ledger counts it in the gap, and it never looks as if it were still in time.
@@ -51,7 +52,10 @@ class Judgement(Value, frozen=True):
 
 
 class Standing(Value, frozen=True):
-    """Where a task stands after its judgements. `problem` is why it is, or last was, loose; `since` its attempt then."""
+    """Where a task stands after its judgements. `problem` is why it is, or last was, loose; `attempt` its attempt then.
+
+    `given_at`: when its latest verdict was given, ns; `grounds`: everything that its loose end rests on, or that verdict.
+    """
 
     verdict: str | None = None
     loose: bool = False
@@ -60,6 +64,8 @@ class Standing(Value, frozen=True):
     problem: str | None = None
     attempt: int = 1
     absence_only: bool = True
+    given_at: int | None = None
+    grounds: frozenset[str] = frozenset()
 
 
 class LooseChange(Value, frozen=True):
@@ -111,10 +117,13 @@ def _after(now: Standing, row: Judgement) -> Standing:
             problem=row.verdict,
             attempt=row.attempt if not now.loose else now.attempt,
             absence_only=(now.absence_only or not now.loose) and row.verdict == "lost",
+            given_at=row.at,
+            grounds=(now.grounds if now.loose else frozenset()) | {str(row.verdict)},
         )
     if row.what == "loose":
         late = now.late or (now.loose and now.problem != "failed")
-        return _with(now, loose=now.settled is None, late=late, problem="failed", attempt=row.attempt, absence_only=False)
+        changed = {"problem": "failed", "attempt": row.attempt, "absence_only": False, "grounds": now.grounds | {"failed"}}
+        return _with(now, loose=now.settled is None, late=late, **changed)
     if row.what == "carried":
         return _with(now, loose=False)
     if row.what == "overruled":
@@ -182,6 +191,9 @@ def _overrule(view: View, finding: Finding, standing: Standing, now: int) -> Jud
     if standing.verdict is None:
         handled = standing.loose and standing.problem == "failed" and not view.declared and view.end.get("handled")
         return _row(view, now, "withdrawn", "its exception was handled after all", "failed") if handled else None
+    words = _belied_words(view, finding, standing)
+    if words is not None:
+        return _row(view, now, "withdrawn", words, standing.verdict)
     if view.ended:
         return _row(view, now, "overruled", _ended_words(view, standing), "ended")
     if finding.verdict is not None or not finding.known:
@@ -192,6 +204,16 @@ def _overrule(view: View, finding: Finding, standing: Standing, now: int) -> Jud
         same = standing.absence_only and view.attempt == standing.attempt
         return _row(view, now, "withdrawn" if same else "overruled", _alive_words(view, standing), standing.verdict)
     return _row(view, now, "overruled", _moved_words(view, standing.verdict), standing.verdict)
+
+
+def _belied_words(view: View, finding: Finding, standing: Standing) -> str | None:
+    """Why the verdict that stands was never right, and nothing else made this loose end; None: it was, or may have been."""
+    belied = finding.belied.get(standing.verdict or "")
+    if belied is None or view.attempt != standing.attempt or not standing.grounds <= finding.belied.keys():
+        return None
+    if standing.given_at is None or belied.at >= standing.given_at:
+        return None
+    return f"it had {belied.words} in time, at {clock(belied.at)}; that was told late"
 
 
 def _row(view: View, now: int, what: str, reason: str, verdict: str | None = None, by: str | None = None) -> Judgement:

@@ -169,7 +169,8 @@ class Ledger(Value, frozen=True):
 
 class BlindWindow(Value, frozen=True):
     """A time in which something may be missing. `cause`: down, frozen or clock (of the daemon itself), records or dropped (of an
-    instance, `missing` of them); `reason` says it in words.
+    instance, `missing` of them; records of none: commits of the daemon itself, lost with a damaged log); `reason` says it in
+    words.
     """
 
     cause: str

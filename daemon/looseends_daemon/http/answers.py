@@ -7,8 +7,9 @@ parameters that nobody knows are refused with the nearest known name, because a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ class Limits(Value, frozen=True):
 
     body_bytes_max: int = BODY_BYTES_MAX
     body_s_max: float = 10.0
+    arriving_bytes_max: int = 64 << 20
     idle_s_max: float = 30.0
     connections_max: int = 512
     header_bytes_max: int = 8_190
@@ -53,10 +55,41 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'none'}"
 
 
-async def read_body(request: web.Request, limits: Limits) -> bytes:
+class Bodies:
+    """The bodies that are still arriving. Over `bytes_max` in all, the one that has been arriving longest is cut off.
+
+    400 connections that each keep a whole body back by its last byte would otherwise hold 600 MB. Cutting off the slowest, not
+    the newest, lets everybody in who really sends.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._arriving: dict[asyncio.Timeout, int] = {}
+
+    @contextlib.contextmanager
+    def arriving(self, size: int, deadline: asyncio.Timeout) -> Iterator[None]:
+        """A body of up to `size` bytes, under a deadline that is moved to now when others need the room."""
+        self._arriving[deadline] = size
+        self._bytes += size
+        while self._bytes > self._bytes_max and len(self._arriving) > 1:
+            slowest = next(iter(self._arriving))
+            self._gone(slowest)
+            slowest.reschedule(asyncio.get_running_loop().time())
+        try:
+            yield
+        finally:
+            self._gone(deadline)
+
+    def _gone(self, deadline: asyncio.Timeout) -> None:
+        self._bytes -= self._arriving.pop(deadline, 0)
+
+
+async def read_body(request: web.Request, limits: Limits, bodies: Bodies) -> bytes:
     """The whole body, unpacked; kept in the request, so that `request.json()` and `.post()` find it again.
 
-    Raises ProblemError 400 (cut off, not gzip), 408 (not here within body_s_max), 413 (over body_bytes_max), 415.
+    Raises ProblemError 400 (cut off, not gzip), 408 (not here within body_s_max, or slowest of all when others needed the room),
+    413 (over body_bytes_max), 415.
     """
     encoding = request.headers.get("Content-Encoding")
     if encoding is not None and encoding.strip().lower() not in ENCODINGS:
@@ -66,16 +99,24 @@ async def read_body(request: web.Request, limits: Limits) -> bytes:
     try:
         if request.content.is_eof():  # all of it came with the header: nothing to wait for
             return await request.read()
-        async with asyncio.timeout(limits.body_s_max):
-            return await request.read()
+        async with asyncio.timeout(limits.body_s_max) as deadline:
+            with bodies.arriving(_room_for(request, limits), deadline):
+                return await request.read()
     except TimeoutError:
-        detail = f"the body did not arrive within {limits.body_s_max:g} s"
+        detail = f"the body did not arrive within {limits.body_s_max:g} s, or was the slowest when others needed its room"
         raise ProblemError(408, detail=detail, headers={"Connection": "close"}) from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limits) from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
         detail = f"the body could not be unpacked or ended too early ({type(error).__name__})"
         raise ProblemError(400, "Malformed body", detail, headers={"Connection": "close"}) from None
+
+
+def _room_for(request: web.Request, limits: Limits) -> int:
+    """What a body may take until it is here: what it announced, the most it may be where that says nothing."""
+    announced = request.content_length
+    packed = request.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+    return limits.body_bytes_max if announced is None or packed else announced
 
 
 def too_large(limits: Limits) -> ProblemError:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from looseends.wire import INT_MAX, TEXT_CHARS_MAX
+from looseends.wire import INT_MAX, TEXT_CHARS_MAX, parse_time
 from looseends_daemon.http.answers import decode_json
 from looseends_daemon.http.errors import ProblemError
 
@@ -74,6 +74,14 @@ def count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= INT_MAX:
         raise Wrong("must be a whole number from 0")
     return value
+
+
+def moment(value: Any) -> int:
+    """A time as ns."""
+    try:
+        return parse_time(value)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
 
 
 def number(value: Any) -> float:

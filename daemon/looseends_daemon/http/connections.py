@@ -1,7 +1,8 @@
 """Single connections: how one is served, what bytes that are no request are answered with, and how one too many is sent away.
 
 Rules: a refusal below the routes looks like every other one (problem+json, our headers, no inside); it is logged without a
-traceback, since what a stranger sends must not fill a log.
+traceback, since what a stranger sends must not fill a log. Who asks and then takes nothing of the answer for idle_s_max is
+hung up on: such a connection would be held for as long as its peer likes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from looseends_daemon.http.answers import ENCODINGS, Limits, problem_response
 from looseends_daemon.http.errors import ProblemError, phrase
@@ -36,12 +38,15 @@ def ignore_end(number: int, by_peer: bool, unanswered: bool) -> None:
 class Connection(web.RequestHandler):
     """One connection of aiohttp's, within our limits and with our words."""
 
-    __slots__ = ("_hung_up", "_on_end", "_unanswered", "peer")
+    __slots__ = ("_hung_up", "_idle_s_max", "_left", "_on_end", "_unanswered", "_wire", "_writing", "peer")
 
     def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop, on_end: OnEnd) -> None:
         self.peer: Peer | None = None
         self._on_end = on_end
         self._hung_up = self._unanswered = False
+        self._idle_s_max, self._left = limits.idle_s_max, 0
+        self._wire: asyncio.Transport | None = None
+        self._writing: asyncio.TimerHandle | None = None
         super().__init__(
             server,
             loop=loop,
@@ -54,6 +59,42 @@ class Connection(web.RequestHandler):
             max_headers=limits.headers_max,
         )
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask to hear of every byte that the peer leaves with us."""
+        super().connection_made(transport)
+        if isinstance(transport, asyncio.Transport):
+            transport.set_write_buffer_limits(high=0)
+            self._wire = transport
+
+    def pause_writing(self) -> None:
+        """The peer does not take all of an answer at once: see that it goes on taking."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """The peer has taken everything."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch_writing(self) -> None:
+        self._stop_watching()
+        if self._wire is not None:
+            self._left = self._wire.get_write_buffer_size()
+            self._writing = self._loop.call_later(self._idle_s_max, self._look_whether_it_takes)
+
+    def _look_whether_it_takes(self) -> None:
+        if self._wire is None:
+            return
+        if self._wire.get_write_buffer_size() < self._left:
+            self._watch_writing()
+        else:
+            self._wire.abort()
+
+    def _stop_watching(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
     def eof_received(self) -> None:
         """The peer sends nothing more."""
         self._note_hang_up()
@@ -63,6 +104,8 @@ class Connection(web.RequestHandler):
         """The connection is closed, by whomever: an error means by the peer."""
         if exc is not None:
             self._note_hang_up()
+        self._stop_watching()
+        self._wire = None
         self._on_end(id(self), self._hung_up, self._unanswered)
         super().connection_lost(exc)
 
@@ -71,6 +114,23 @@ class Connection(web.RequestHandler):
         if not self._hung_up:
             self._hung_up = True
             self._unanswered = self._request_in_progress or bool(self._messages)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer. What aiohttp refuses before our middleware gets the form of every other refusal."""
+        if isinstance(resp, web.HTTPException):
+            detail = "the only thing that can be expected here is 100-continue" if resp.status == 417 else resp.reason
+            resp = secured(problem_response(ProblemError(resp.status, detail=detail)), page=False)
+        return await super().finish_response(request, resp, start_time)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """What went wrong beside an answer. A body that nobody read, and nobody could, is its sender's mistake."""
+        cause = kw.get("exc_info")
+        if isinstance(cause, web.RequestPayloadError | HttpProcessingError):
+            self.logger.warning("the rest of a body could not be read: %s", type(cause).__name__)
+        else:
+            super().log_exception(*args, **kw)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

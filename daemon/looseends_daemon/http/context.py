@@ -31,9 +31,10 @@ async def _no_figures() -> dict[str, Any]:
 class Context:
     """The daemon as the HTTP side sees it. Times are ns.
 
-    `presence` knows who is connected; `settling()`: what was sent while we did not hear may still be arriving.
+    `presence` knows who is connected; `waited(sent_at)`: what was sent then may have waited for us to thaw.
     `wake()` is called after every stored batch; `ready()` names in words what is not ready (empty: all is);
-    `storage()` gives the figures of the storage; `render_sign_in(error, next_path)` makes the sign-in page, `render_error(status, title, detail)` that of a refusal.
+    `storage()` gives the figures of the storage; `render_sign_in(error, next_path)` makes the sign-in page, and
+    `render_error(status, title, detail)` that of a refusal.
     """
 
     database: Database
@@ -49,7 +50,7 @@ class Context:
     render_error: Callable[[int, str, str], str] = _bare_error
     instances: Any = None
     presence: Presence = field(default_factory=Presence)
-    settling: Callable[[], bool] = lambda: False
+    waited: Callable[[int | None], bool] = lambda sent_at: False
     storage: Callable[[], Awaitable[Any]] = _no_figures
     now: Callable[[], int] = time.time_ns
     limits: Limits = field(default_factory=Limits)

@@ -105,7 +105,7 @@ def is_proven(actor: Actor) -> bool:
 
 async def _store(context: Context, batch: Batch, actor: Actor, size: int) -> tuple[Applied, int]:
     """Fold and commit. Raises ProblemError 403 for somebody else's instance, StoreBusy."""
-    now, proven, delayed = context.now(), is_proven(actor), context.settling()
+    now, proven, delayed = context.now(), is_proven(actor), context.waited(batch.sent_at)
     if batch.instance is not None:
         context.presence.heard(batch.instance["id"])
     orders = waiting_for(batch.instance["id"], now) if batch.instance is not None and proven else None

@@ -15,11 +15,12 @@ from looseends.wire import NAME_CHARS_MAX
 from looseends_daemon.core.resources import Actor
 from looseends_daemon.core.routing import Route
 from looseends_daemon.http.answers import json_response
-from looseends_daemon.http.bodies import Fields, count, document, list_of, number, text_of, word_of
+from looseends_daemon.http.bodies import Fields, count, document, list_of, moment, number, text_of, word_of
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
 from looseends_daemon.http.guard import is_forwarded
 from looseends_daemon.store import facts, instances, orders
+from looseends_daemon.store.instances_owned import NO_NEWS
 from looseends_daemon.store.questions import ask
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Doors:
         body = Fields(await document(request))
         said = {name: body.get(name, count, 0) for name in ("last_seq", "open", "dropped", "backlog")}
         body.get("ended", count, 0)
+        told_at = body.get("at", moment, None)
         lag = body.get("loop_lag_ms", number, None)
         body.done("Invalid heartbeat")
         told = {**said, **({"loop_lag_ms": lag} if lag is not None else {})}
@@ -63,7 +65,7 @@ class Doors:
         def work(conn: Any, who: str, now: int, row: Any) -> int:
             return ask(conn, orders.waiting_for(who, now))
 
-        waiting = await self._as_instance(request, work, told)
+        waiting = await self._as_instance(request, work, told, told_at=told_at)
         if not is_forwarded(request.headers):
             self._context.presence.spoke(id(request.protocol), request.match_info["id"], self._context.now())
         return json_response({"orders": waiting, "stacks": []})
@@ -76,7 +78,7 @@ class Doors:
             instances.put_functions(conn, row["no"], offered)
             return ask(conn, orders.waiting_for(who, now))
 
-        return json_response({"functions": len(offered), "orders": await self._as_instance(request, work)})
+        return json_response({"functions": len(offered), "orders": await self._as_instance(request, work, told_at=NO_NEWS)})
 
     async def goodbye(self, request: web.Request) -> web.StreamResponse:
         """DELETE /instances/{id}: its process is gone; `void` names records that hold nothing and are not missing."""
@@ -102,25 +104,35 @@ class Doors:
         told: dict[str, Any] | None = None,
         *,
         own: bool = True,
+        told_at: int | None = None,
     ) -> T:
         """Run `work(conn, id, now, row)` for the instance of this path, in the commit that notes we heard of it.
 
-        `own` False: another process speaks for one that is gone.
+        `own` False: another process speaks for one that is gone. `told_at`: when it said this, by its clock (ns).
         """
         who = request.match_info["id"]
         actor: Actor = request["actor"]
         now = self._context.now()
 
         def heard(conn: Any) -> T:
-            return work(conn, who, now, touched(conn, who, actor, now, told or {}, own=own))
+            return work(conn, who, now, touched(conn, who, actor, now, told or {}, own=own, told_at=told_at))
 
         return await self._context.database.write(heard)
 
 
-def touched(conn: Any, instance: str, actor: Actor, now: int, told: dict[str, Any], *, own: bool = True) -> Any:
+def touched(
+    conn: Any,
+    instance: str,
+    actor: Actor,
+    now: int,
+    told: dict[str, Any],
+    *,
+    own: bool = True,
+    told_at: int | None = None,
+) -> Any:
     """The row of an instance after noting that we heard of it. Raises ProblemError 404 (unknown) and 403 (not theirs)."""
     try:
-        row = facts.touch_instance(conn, instance, actor, now, own=own, **told)
+        row = facts.touch_instance(conn, instance, actor, now, own=own, told_at=told_at, **told)
     except facts.OwnershipRefused as refused:
         raise ProblemError(403, "Not your instance", str(refused)) from None
     if row is None:

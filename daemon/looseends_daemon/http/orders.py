@@ -25,6 +25,7 @@ from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
 from looseends_daemon.http.instances import touched
 from looseends_daemon.store import access, codes, orders
+from looseends_daemon.store.instances_owned import NO_NEWS
 from looseends_daemon.store.questions import ask
 
 
@@ -51,7 +52,7 @@ class Doors:
         who, actor, now = request.match_info["id"], request["actor"], self._context.now()
 
         def work(conn: Any) -> list[dict[str, Any]]:
-            touched(conn, who, actor, now, {})
+            touched(conn, who, actor, now, {}, told_at=NO_NEWS)
             return [orders.order_for(row) for row in ask(conn, orders.takeable(who, now))]
 
         return json_response({"items": await self._context.database.write(work), "next_cursor": None})
@@ -66,7 +67,7 @@ class Doors:
         now = self._context.now()
 
         def work(conn: Any) -> tuple[orders.Claim, str | None]:
-            touched(conn, who, actor, now, {})
+            touched(conn, who, actor, now, {}, told_at=NO_NEWS)
             key = access.order_key(conn, actor.token) if actor.token is not None else None
             return orders.claim(conn, order_id, who, now), key
 
@@ -91,7 +92,7 @@ class Doors:
             who = orders.claimant(conn, order_id)
             if who is None:
                 raise ProblemError(404, "Unknown order", "no instance ever claimed an order of this id")
-            touched(conn, who, actor, now, {})
+            touched(conn, who, actor, now, {}, told_at=NO_NEWS)
             return orders.answer(conn, order_id, fence, outcome, detail)
 
         answered = await self._context.database.write(work)

@@ -18,7 +18,7 @@ from aiohttp.typedefs import Handler, Middleware
 from looseends_daemon.core.query import QueryError
 from looseends_daemon.core.resources import CommandRefused
 from looseends_daemon.core.routing import ROLES, Route
-from looseends_daemon.http.answers import problem_response, read_body
+from looseends_daemon.http.answers import Bodies, problem_response, read_body
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError, of_command, of_query
 from looseends_daemon.http.guard import SAFE_METHODS, Guard, check_csrf, secured
@@ -57,6 +57,7 @@ class _Door:
         self._context = context
         self._doors = doors
         self._guard = Guard(context)
+        self._bodies = Bodies(context.limits.arriving_bytes_max)
         self._log = logging.getLogger("looseends.http")
         if not any(isinstance(kept, OnceAMinute) for kept in self._log.filters):
             self._log.addFilter(OnceAMinute())
@@ -79,7 +80,7 @@ class _Door:
         await self._guard.admit(request, route, peer)
         if request.method in SAFE_METHODS:
             return await handler(request)
-        await read_body(request, self._context.limits)
+        await read_body(request, self._context.limits, self._bodies)
         if route.page:
             return await self._form(request, route, handler)
         _check_json(request)

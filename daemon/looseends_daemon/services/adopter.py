@@ -137,7 +137,7 @@ class Adopter:
             orphan = journal.adopt(folder) if owner is not None else None
             if owner is not None and orphan is not None:
                 self._adoptions[folder] = _Adoption(folder, owner, orphan)
-            elif owner is not None and not journal.is_held(folder):
+            elif owner is not None and not journal.is_taken(folder):
                 self._refuse(folder, now, "its lock or its instance.json is no regular file of its owner")
 
     def _refuse(self, folder: str, now: int, why: str) -> None:

@@ -44,6 +44,7 @@ class Vigil:
         self.ready_at = (started_at or 0) + self._grace
         self.jumps: tuple[Jump, ...] = ()
         self.blind: tuple[int, int] | None = None
+        self._frozen_at: int | None = None
         self.on_break: list[Callable[[], None]] = []
 
     def resume(self, breaks: Iterable[Break], jumps: Iterable[Jump]) -> None:
@@ -64,7 +65,8 @@ class Vigil:
         if abs(by) > JUMP_S * NS:
             self._broke(Break(cause="clock", from_at=now - max(by, 0), to_at=now, by=by))
         if abs(passed) > self._freeze:
-            self._broke(Break(cause="frozen", from_at=now - max(passed, 0), to_at=now))
+            self._frozen_at = now - max(passed, 0)
+            self._broke(Break(cause="frozen", from_at=self._frozen_at, to_at=now))
 
     def _broke(self, one: Break) -> None:
         self.heard_since = one.to_at
@@ -79,6 +81,16 @@ class Vigil:
     def is_settling(self, now: int) -> bool:
         """Whether what was sent during a break may still be arriving."""
         return now < self.ready_at
+
+    def may_have_waited(self, sent_at: int | None, now: int) -> bool:
+        """Whether what arrives now may have waited in a socket for us to thaw, going by when it was sent.
+
+        Nothing waits while a daemon is down. What was sent long before the freeze would have been read by then: so its clock
+        is wrong.
+        """
+        if self._frozen_at is None or sent_at is None or not self.is_settling(now):
+            return False
+        return sent_at >= self._frozen_at - int(JUMP_S * NS)
 
     def take(self) -> list[Break]:
         """The breaks that nobody has written down yet; whoever cannot gives them back."""

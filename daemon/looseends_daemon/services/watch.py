@@ -34,6 +34,8 @@ class Watch:
 
         def work(conn: blind.Connection) -> None:
             breaks = blind.resume(conn, now, boot, which_boot)
+            if self._database.cut is not None:
+                blind.log_was_cut(conn, self._database.cut.commits, now)
             blind.record(conn, breaks)
             blind.stay_alive(conn, now, boot, which_boot)
             self._vigil.resume(breaks, blind.jumps(conn))

@@ -75,12 +75,22 @@ def _set_clock(conn: sqlite3.Connection, one: Break) -> None:
     conn.execute(
         "DELETE FROM clock_jump WHERE rowid NOT IN (SELECT rowid FROM clock_jump ORDER BY rowid DESC LIMIT ?)", (JUMPS_MAX,)
     )
-    old = "last_heard_at <= ?" if one.by > 0 else "last_heard_at > ?"
     limit = one.from_at if one.by > 0 else one.to_at
-    conn.execute(f"UPDATE instance SET last_heard_at = last_heard_at + ? WHERE state = 'alive' AND {old}", (one.by, limit))
+    for column in ("last_heard_at", "said_at"):
+        old = f"{column} <= ?" if one.by > 0 else f"{column} > ?"
+        conn.execute(f"UPDATE instance SET {column} = {column} + ? WHERE state = 'alive' AND {old}", (one.by, limit))
     if one.by < 0:  # set forward, everything is looked at early and put off again; set back, it must be looked at earlier
         for table in ("task", "expectation"):
             conn.execute(f"UPDATE {table} SET check_at = max(0, check_at + ?) WHERE check_at IS NOT NULL", (one.by,))
+
+
+def log_was_cut(conn: sqlite3.Connection, commits: int, now: int) -> None:
+    """Write down that so many of our commits are lost: they were made after the last thing that is still here."""
+    marks = conn.execute("SELECT max(value) AS at FROM mark WHERE name IN ('alive_at', 'last_event_at')").fetchone()
+    conn.execute(
+        "INSERT INTO blind_window (cause, from_at, to_at, missing, sure_at) VALUES ('records', ?, ?, ?, 0)",
+        (min(marks["at"] or now, now), now, commits),
+    )
 
 
 def jumps(conn: sqlite3.Connection) -> tuple[Jump, ...]:
@@ -203,12 +213,14 @@ def _shown(row: sqlite3.Row) -> BlindWindow:
         service=row["service"],
         environment=row["environment"],
         missing=row["missing"],
-        reason=words(row["cause"], row["missing"], row["from_at"], row["to_at"]),
+        reason=words(row["cause"], row["missing"], row["from_at"], row["to_at"], ours=row["instance"] is None),
     )
 
 
-def words(cause: str, missing: int, from_at: int, to_at: int) -> str:
-    """A window in a sentence."""
+def words(cause: str, missing: int, from_at: int, to_at: int, *, ours: bool = False) -> str:
+    """A window in a sentence. `ours`: it is not about an instance."""
+    if ours and cause == "records":
+        return f"the log of the database was damaged: up to {missing} commits made after {clock(from_at)} are no longer there"
     when = f"from {clock(from_at)} to {clock(to_at)}"
     length = span(round((to_at - from_at) / NS, 1))
     records = "1 record" if missing == 1 else f"{missing} records"

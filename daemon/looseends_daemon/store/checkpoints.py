@@ -6,8 +6,8 @@ Rules:
    instead of 0.9 ms. The thread does a PASSIVE one every EVERY_S seconds; that disturbs nobody.
 2. PASSIVE alone never lets a busy log begin anew. Over WAL_BYTES_MAX the writer makes one short stop (`relieve`): it copies what
    is left and cuts the log. A reader that is in the way is waited for STOP_MS, and the next try comes after RETRY_S.
-3. A reader that stays in the way makes the log grow with all that comes in. At LOG_BYTES_MAX, or when it has left the disk no more
-   than its reserve, `stuck` says so and new facts are refused until the reader is gone: a log has no other bound.
+3. A reader that stays in the way makes the log grow with all that comes in. Over LOG_BYTES_MAX, or when the disk has only its
+   reserve left, `stuck` says so and new facts are refused until the reader is gone: a log has no other bound.
 4. What happens is counted, and the counts are shown: `Counts` in `GET /api/v1/storage` and `looseends doctor`.
 """
 

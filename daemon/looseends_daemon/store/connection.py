@@ -9,8 +9,8 @@ Rules:
 3. The queue is bounded in bytes; over it `StoreBusy` says so at once and nothing is taken.
 4. A commit that failed for the disk's sake takes its connection with it: before anything is answered again the file is opened
    anew, its log copied and synced, and what was answered before is looked for (store/files.reopen).
-5. `full` is set by who watches the size, `checkpoints.stuck` by a log that cannot be cut: then what makes the file grow is refused
-   with `StoreFull`, everything else goes on.
+5. `full` is set by who watches the size, `checkpoints.stuck` by a log that cannot be cut: then what makes the file grow is
+   refused with `StoreFull`, everything else goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import aiosqlite
 from looseends_daemon.store.checkpoints import Checkpointer
 from looseends_daemon.store.files import DISK_TROUBLE, FULL, open_file, primary, reopen
 from looseends_daemon.store.files import connect as connect
+from looseends_daemon.store.log_end import Cut
 from looseends_daemon.store.schema import StoreError
 
 T = TypeVar("T")
@@ -93,7 +94,9 @@ class Database:
         self.trouble: str | None = None
         """Why the last commit failed, in words; None: it did not."""
         self.missing: str | None = None
-        """Set once and for all when something that had been answered was not found after a reopening."""
+        """Set once and for all when something that had been answered was not found, in a damaged log or after a reopening."""
+        self.cut: Cut | None = None
+        """What the log that was found at the start had lost."""
         self._broken = False
         self._answered = 0
         self.checkpoints = Checkpointer(path)
@@ -103,9 +106,10 @@ class Database:
     async def open(cls, path: str) -> Database:
         """Open (and make or migrate) the file. Raises StoreError with a hint: foreign, unwritable, newer, or in use."""
         loop = asyncio.get_running_loop()
-        conn, lock = await loop.run_in_executor(None, open_file, path)
+        conn, lock, cut = await loop.run_in_executor(None, open_file, path)
         conn.execute("PRAGMA wal_autocheckpoint = 0")
         database = cls(path, conn, lock)
+        database.cut, database.missing = cut, None if cut is None else cut.words
         for _ in range(READERS):
             database._readers.put_nowait(await _reader(path))
         database._thread.start()

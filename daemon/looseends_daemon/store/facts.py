@@ -36,7 +36,7 @@ from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, WITH
 from looseends_daemon.store.expectations import NOT_A_TASK, Expecting
 from looseends_daemon.store.instances_owned import OwnershipRefused as OwnershipRefused
 from looseends_daemon.store.instances_owned import end_instance as end_instance
-from looseends_daemon.store.instances_owned import hear, note_backlog
+from looseends_daemon.store.instances_owned import hear
 from looseends_daemon.store.instances_owned import touch_instance as touch_instance
 from looseends_daemon.store.ledger import Moves
 from looseends_daemon.store.overlap import OVERLAP, watch
@@ -95,12 +95,10 @@ def apply_batch(
     ids = InstanceIds(conn)
     instance, skew = "", skew_of(batch.sent_at, now)
     if batch.instance is not None:
-        row = hear(conn, batch.instance, actor, now, skew=skew, proven=proven, heard=heard, delayed=delayed)
+        row = hear(conn, batch, actor, now, policy, proven=proven, heard=heard, delayed=delayed)
         instance, skew = row["id"], row["skew"]
         ids.learn(row["no"], instance)
         note_batch(conn, row, ((event.get("seq"), min(event["at"] + skew, now)) for event in batch.events), now)
-        if heard:
-            note_backlog(conn, row["no"], batch.backlog, now)
     tasks = _load(conn, {blob(event["task"]) for event in batch.events}, ids)
     counts = {"new": 0, "duplicates": 0}
     rejected = []

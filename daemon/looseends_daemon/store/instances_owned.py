@@ -3,8 +3,11 @@
 Rules:
 
 1. An instance belongs to the channel (token, socket uid, plain loopback) that first spoke for it; nobody else may.
-2. Hearing an instance that counted as gone or unreachable brings it back: its open tasks are looked at again at once.
+2. Hearing an instance that counted as gone or unreachable brings it back: its open tasks are looked at again at once. A gone
+   one is back with a heartbeat or its last batch; what its neighbours find of a dead one always says that more is to come.
 3. The end of an instance is news about its open tasks; the detector decides what it means.
+4. It is heard when a word of it arrives; what it knows is known as of when it said that word (`said_at`). What waited in a socket
+   or on a slow network is old when it comes, and an older word never overrules a newer one.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from looseends.wire import NS, SKEW_NS_MIN
-from looseends_daemon.core.detect import BEHIND_LOOK_S_MAX
+from looseends.wire import NS, SKEW_NS_MIN, Batch, skew_of
+from looseends_daemon.core.clocks import said
+from looseends_daemon.core.detect import BEHIND_LOOK_S_MAX, overdue_after
+from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Actor
 from looseends_daemon.store import blind
 from looseends_daemon.store.codes import WITH_PROCESS, interned
@@ -23,6 +28,8 @@ TOUCHABLE = ("dropped", "open", "loop_lag_ms")
 
 SILENCE_NS = 30 * NS
 """Three heartbeats: longer than this between two words of an instance was a time in which it could not reach us."""
+NO_NEWS = 0
+"""For `told_at`: this word says nothing about its tasks, only that it lives."""
 LATE_NS = 10 * NS
 """Longer than one heartbeat: work that was due may have waited for a word of it."""
 
@@ -33,11 +40,11 @@ class OwnershipRefused(Exception):
 
 def hear(
     conn: sqlite3.Connection,
-    told: Mapping[str, Any],
+    batch: Batch,
     actor: Actor,
     now: int,
+    policy: Policy,
     *,
-    skew: int = 0,
     proven: bool = False,
     heard: bool = True,
     delayed: bool = False,
@@ -46,25 +53,52 @@ def hear(
 
     `delayed`: it may have waited for us to thaw, so that it is late says nothing about its clock. Raises OwnershipRefused.
     """
+    told, skew = batch.instance or {}, skew_of(batch.sent_at, now)
     row = conn.execute("SELECT * FROM instance WHERE id = ?", (told["id"],)).fetchone()
     if row is None:
-        return _make(conn, told, actor, now, skew, proven)
+        row = _make(conn, told, actor, now, 0 if delayed and skew > 0 else skew, proven)
     if row["started_at"] is None and told.get("started_at") is not None:
         conn.execute("UPDATE instance SET started_at = ? WHERE no = ?", (_started_at(told, row["skew"], now), row["no"]))
     if heard:
         _check_owner(conn, row, actor)
-        if abs(skew - row["skew"]) > SKEW_NS_MIN and not (delayed and skew > row["skew"]):
-            conn.execute("UPDATE instance SET skew = ? WHERE no = ?", (skew, row["no"]))
-        _heard(conn, row, now)
+        moved = skew - row["skew"]
+        late = delayed or (moved > 0 and _was_held_up(conn, row, moved, now, policy))
+        if abs(moved) > SKEW_NS_MIN and not (late and moved > 0):
+            conn.execute("UPDATE instance SET skew = ?, travel = NULL WHERE no = ?", (skew, row["no"]))
+            row = _row(conn, told["id"])
+        if _heard(conn, row, now, batch.sent_at, first=not late, backlog=batch.backlog):
+            note_backlog(conn, row["no"], batch.backlog, now)
     return _row(conn, told["id"])
 
 
+def _was_held_up(conn: sqlite3.Connection, row: sqlite3.Row, moved: int, now: int, policy: Policy) -> bool:
+    """Whether a word was late because it could not get here: its instance was overdue by then, and for as long.
+
+    A clock that was set makes a word look late, too, but then there was no silence before it.
+    """
+    silent = now - int(row["last_heard_at"])
+    return silent > overdue_after(has_functions(conn, row["no"]), policy.heartbeat_every) and moved <= silent
+
+
+def has_functions(conn: sqlite3.Connection, no: int) -> bool:
+    """Whether an instance offers anything to run again, and so speaks each second."""
+    return conn.execute("SELECT 1 FROM function WHERE instance = ? LIMIT 1", (no,)).fetchone() is not None
+
+
 def touch_instance(
-    conn: sqlite3.Connection, instance_id: str, actor: Actor, now: int, *, own: bool = True, **columns: Any
+    conn: sqlite3.Connection,
+    instance_id: str,
+    actor: Actor,
+    now: int,
+    *,
+    own: bool = True,
+    told_at: int | None = None,
+    **columns: Any,
 ) -> sqlite3.Row | None:
     """A heartbeat: note what it says (TOUCHABLE columns, backlog, last_seq). None: that id was never heard.
 
-    `own` False: another process speaks for one that is gone. Raises OwnershipRefused.
+    `own` False: another process speaks for one that is gone. `told_at`: when it said so by its clock (ns); None: now. Raises
+    OwnershipRefused.
     """
     row = conn.execute("SELECT * FROM instance WHERE id = ?", (instance_id,)).fetchone()
     if row is None:
@@ -77,9 +111,8 @@ def touch_instance(
         f"UPDATE instance SET {names} last_seq = max(last_seq, ?), lived_at = max(lived_at, ?) WHERE no = ?",
         (*kept.values(), columns.get("last_seq") or 0, now if own else 0, row["no"]),
     )
-    if own:
-        _heard(conn, row, now)
-    if columns.get("backlog") is not None:
+    newest = _heard(conn, row, now, told_at) if own else True
+    if columns.get("backlog") is not None and newest:
         note_backlog(conn, row["no"], columns["backlog"], now)
         if columns["backlog"] == 0:
             blind.settle(conn, row["no"], now)
@@ -174,17 +207,36 @@ def _check_owner(conn: sqlite3.Connection, row: sqlite3.Row, actor: Actor) -> No
         raise OwnershipRefused("another token, user or way in already speaks for this instance id")
 
 
-def _heard(conn: sqlite3.Connection, row: sqlite3.Row, now: int) -> None:
+def _heard(
+    conn: sqlite3.Connection, row: sqlite3.Row, now: int, told_at: int | None, *, first: bool = False, backlog: int = 0
+) -> bool:
+    """Note a word; whether none that was said later came before it. `first`: it may tell how long words take at least.
+
+    A batch with a backlog does not bring back one that is gone: another process may be sending what the dead one left.
+    """
+    travel, newest = row["travel"], True
+    said_at = now
+    if told_at is not None:
+        took = now - told_at - int(row["skew"])
+        travel = took if travel is None and first else travel if travel is None else min(took, travel)
+        said_at = said(told_at, int(row["skew"]), travel, now)
+        newest = said_at >= row["said_at"]
+    conn.execute(
+        "UPDATE instance SET last_heard_at = ?, said_at = max(said_at, ?), travel = ? WHERE no = ?",
+        (now, said_at, travel, row["no"]),
+    )
+    if row["state"] != "gone" or not backlog:
+        _lives(conn, row, now, said_at)
+    return newest
+
+
+def _lives(conn: sqlite3.Connection, row: sqlite3.Row, now: int, said_at: int) -> None:
     if now - row["last_heard_at"] > SILENCE_NS:
         # Who could not reach us has gathered records meanwhile: the time for sending them begins now.
         conn.execute("UPDATE instance SET behind_since = NULL, lowest = NULL, lowest_at = NULL WHERE no = ?", (row["no"],))
     if row["state"] == "alive":
-        conn.execute("UPDATE instance SET last_heard_at = ? WHERE no = ?", (now, row["no"]))
-        if now - row["last_heard_at"] > LATE_NS or row["last_heard_at"] < blind.heard_since(conn):
+        if now - row["last_heard_at"] > LATE_NS or row["said_at"] < blind.heard_since(conn) <= said_at:
             _look_at_waiting(conn, row["no"], now)
         return
-    conn.execute(
-        "UPDATE instance SET last_heard_at = ?, state = 'alive', reason = NULL, ended_at = NULL, adopted = 0 WHERE no = ?",
-        (now, row["no"]),
-    )
+    conn.execute("UPDATE instance SET state = 'alive', reason = NULL, ended_at = NULL, adopted = 0 WHERE no = ?", (row["no"],))
     look_again(conn, row["no"], now)

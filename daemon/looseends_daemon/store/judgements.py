@@ -16,7 +16,7 @@ import msgspec
 
 from looseends.wire import NS
 from looseends_daemon.core.clocks import Jump
-from looseends_daemon.core.detect import Finding, InstanceNow, World, judge
+from looseends_daemon.core.detect import Finding, InstanceNow, World, judge, overdue_after
 from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.judgements import Conclusion, Judgement, LooseChange, Replayed, Standing, conclude, standing_of
 from looseends_daemon.core.policy import Policy
@@ -26,11 +26,11 @@ from looseends_daemon.store import loops, overlap, sights
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, code, text
 from looseends_daemon.store.facts import LATE, TWICE, cells_of, place_of_row
+from looseends_daemon.store.instances_owned import has_functions
 from looseends_daemon.store.ledger import Moves
 from looseends_daemon.store.pairing import finding_of, next_due, pair_due
 
 PASS_TASKS_MAX = 500
-HEARTBEAT_SLACK = 1.5
 SUCCEEDED = STATES.index("succeeded")
 
 
@@ -168,14 +168,14 @@ class _Judging:
         """Nothing it knows is still on its way: see core/detect.InstanceNow."""
         if row["state"] != "alive":
             return bool(row["adopted"]) or row["backlog"] == 0
-        silent = self.times.now - row["last_heard_at"]
-        on_time = silent <= self.policy.heartbeat_every * HEARTBEAT_SLACK * NS
-        return bool(row["backlog"] == 0 and row["last_heard_at"] >= self.times.heard_since and on_time)
+        patience = overdue_after(has_functions(self.conn, row["no"]), self.policy.heartbeat_every)
+        on_time = self.times.now - row["said_at"] <= patience
+        return bool(row["backlog"] == 0 and row["said_at"] >= self.times.heard_since and on_time)
 
     def _behind_since(self, row: sqlite3.Row) -> int:
         """Since when it has been behind without getting on. While its backlog falls it has `draining_for` in all."""
         if row["state"] != "alive" or row["behind_since"] is None:
-            return max(int(row["last_heard_at"]), self.times.heard_since)
+            return max(int(row["said_at"]), self.times.heard_since)
         allowance = int((self.policy.draining_for - self.policy.behind_after) * NS)
         return max(min(int(row["lowest_at"]), int(row["behind_since"]) + allowance), self.times.heard_since)
 

@@ -26,7 +26,7 @@ from looseends_daemon.core.delivery import FAILING_AFTER, Message, Outcome
 from looseends_daemon.core.incidents import AlertRules, EndpointRule, rank
 from looseends_daemon.core.resources import Counts, DeliveryAttempt, Notice, Page
 from looseends_daemon.store.questions import Question, ask_async, mark_of, page_mark
-from looseends_daemon.store.samples import ledger_window, new_id, samples
+from looseends_daemon.store.samples import ledger_window, new_id, samples, withdrawn_count
 
 LEASE_MARGIN_S = 15.0
 """How long after its time limit an attempt of this daemon counts as lost; only a bug or a frozen machine gets there."""
@@ -51,7 +51,7 @@ def enqueue(
     """
     disabled = {row["name"] for row in conn.execute("SELECT name FROM endpoint WHERE state = 'disabled'")}
     facts = _incident_json(conn, incident, counts, rules)
-    over = counts.open == 0
+    which = "open" if counts.open else "over" if counts.total else "withdrawn"
     tasks: dict[bool, list[dict[str, Any]]] = {}
     for endpoint in rules.endpoints:
         if endpoint.name in disabled or (only is not None and endpoint.name not in only):
@@ -62,8 +62,9 @@ def enqueue(
             continue
         told = endpoint.include_args
         if told not in tasks:
-            tasks[told] = samples(conn, incident["no"], settled_too=over, include_args=told, rules=rules)
-        total = counts.total if over else counts.open
+            tasks[told] = samples(conn, incident["no"], which=which, include_args=told, rules=rules)
+        totals = {"open": counts.open, "over": counts.total}
+        total = totals[which] if which in totals else withdrawn_count(conn, incident["no"])
         _insert(conn, now, incident, facts, type_, endpoint.name, tasks[told], total, rules)
 
 

@@ -29,12 +29,15 @@ TRACEBACK_CHARS_MAX = 1_000
 _TERMS = ("succeeded", "failed", "cancelled", "in_time", "gap")
 
 _SAMPLES = """
-    SELECT t.*, ty.service, ty.name, i.id AS instance_id, i.host, i.pid, i.release, i.state AS instance_state,
-        (SELECT j.reason FROM judgement j WHERE j.task = t.id AND j.what IN ('verdict', 'loose') ORDER BY j.n DESC LIMIT 1)
-            AS why
+    SELECT t.*, ty.service, ty.name, i.id AS instance_id, i.host, i.pid, i.release, i.state AS instance_state, (
+            SELECT j.reason FROM judgement j WHERE j.task = t.id AND j.what IN ('verdict', 'loose', :which)
+            ORDER BY j.n DESC LIMIT 1
+        ) AS why
     FROM task t JOIN type ty ON ty.id = t.type LEFT JOIN instance i ON i.no = t.instance
-    WHERE t.incident = ? AND (t.loose = 1 OR (? AND t.settled IS NOT NULL))
-    ORDER BY t.began_at, t.id LIMIT ?"""
+    WHERE t.incident = :no AND CASE :which
+        WHEN 'open' THEN t.loose = 1 WHEN 'over' THEN t.loose = 1 OR t.settled IS NOT NULL ELSE t.loose = 0 AND t.settled IS NULL
+    END
+    ORDER BY t.began_at, t.id LIMIT :most"""
 
 
 def new_id(prefix: str, now: int) -> str:
@@ -43,11 +46,21 @@ def new_id(prefix: str, now: int) -> str:
 
 
 def samples(
-    conn: sqlite3.Connection, incident_no: int, *, settled_too: bool, include_args: bool, rules: AlertRules
+    conn: sqlite3.Connection, incident_no: int, *, which: str, include_args: bool, rules: AlertRules
 ) -> list[dict[str, Any]]:
-    """The oldest loose ends of an incident as the JSON of a notice; `settled_too`: also those that are settled."""
-    rows = conn.execute(_SAMPLES, (incident_no, settled_too, rules.sample_tasks)).fetchall()
+    """The oldest loose ends of an incident as the JSON of a notice.
+
+    `which`: those that are `open`; once it is `over`, also those that are settled; or, where nothing was wrong after all, those
+    that were `withdrawn`.
+    """
+    rows = conn.execute(_SAMPLES, {"no": incident_no, "which": which, "most": rules.sample_tasks}).fetchall()
     return [_sample(conn, row, include_args, rules) for row in rows]
+
+
+def withdrawn_count(conn: sqlite3.Connection, incident_no: int) -> int:
+    """How many of an incident's loose ends are none."""
+    query = "SELECT count(*) FROM task WHERE incident = ? AND loose = 0 AND settled IS NULL"
+    return int(conn.execute(query, (incident_no,)).fetchone()[0])
 
 
 def _sample(conn: sqlite3.Connection, row: sqlite3.Row, include_args: bool, rules: AlertRules) -> dict[str, Any]:

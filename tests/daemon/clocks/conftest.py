@@ -92,7 +92,7 @@ class House:
         assert not batch.rejected, batch.rejected
         return await self.database.write(
             lambda conn: facts.apply_batch(
-                conn, batch, actor=ACTOR, now=now, policy=self.policy, delayed=self.vigil.is_settling(now)
+                conn, batch, actor=ACTOR, now=now, policy=self.policy, delayed=self.vigil.may_have_waited(batch.sent_at, now)
             )
         )
 

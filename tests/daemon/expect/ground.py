@@ -58,7 +58,7 @@ class Ground:
     def judge(self, now: float, *, heard_since: float = -1000, ready: float = -1000, alive: bool = True) -> None:
         """The detector runs. `alive`: every instance has just been heard."""
         if alive:
-            self.conn.execute("UPDATE instance SET last_heard_at = ? WHERE state = 'alive'", (T0 + int(now * S),))
+            self.conn.execute("UPDATE instance SET last_heard_at = ?1, said_at = ?1 WHERE state = 'alive'", (T0 + int(now * S),))
         times = Times(now=T0 + int(now * S), heard_since=T0 + int(heard_since * S), ready_at=T0 + int(ready * S))
         more = True
         while more:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -33,11 +34,76 @@ async def test_who_never_ends_a_header_is_closed(make_house: Any) -> None:
     assert await read_to_end(house, b"") == b""
 
 
+async def test_many_who_send_a_header_byte_by_byte_are_all_swept(make_house: Any) -> None:
+    house = await make_house(limits=Limits(idle_s_max=0.5))
+    slow = [await asyncio.open_connection(*house.tcp) for _ in range(200)]
+    assert len(house.listener._runner.server.connections) == len(slow)
+    async with asyncio.timeout(5):
+        while house.listener._runner.server.connections:
+            for _, writer in slow:
+                if not writer.is_closing():
+                    writer.write(b"G")
+            await asyncio.sleep(0.05)
+    for _, writer in slow:
+        writer.close()
+
+
 async def test_who_never_ends_a_body_gets_408(make_house: Any) -> None:
     house = await make_house(limits=QUICK)
     head = f"POST /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{house.tcp[1]}\r\nContent-Type: application/json\r\n"
     answer = await read_to_end(house, f"{head}Content-Length: 10\r\n\r\n[".encode())
     assert answer.startswith(b"HTTP/1.1 408 ") and b"within 0.2 s" in answer
+
+
+@pytest.fixture
+def large(all_routes: Any) -> Any:
+    """The usual routes and one with an answer larger than any buffer on the way."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (32 << 20))
+
+    return lambda context: [*all_routes(context), Route(method="GET", path="/large", role="open", handler=answer)]
+
+
+async def test_who_takes_nothing_of_an_answer_is_hung_up_on(make_house: Any, large: Any) -> None:
+    house = await make_house(limits=QUICK, routes=large)
+    server = house.listener._runner.server
+    with socket.create_connection(house.tcp) as slow:
+        slow.setblocking(False)
+        await asyncio.get_running_loop().sock_sendall(slow, b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(5):
+            while not server.requests_count or server.connections:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+
+
+async def test_who_takes_an_answer_slowly_gets_all_of_it(make_house: Any, large: Any) -> None:
+    house = await make_house(limits=QUICK, routes=large)
+    taken = 0
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(*house.tcp, limit=1 << 16)
+        writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        while data := await reader.read(1 << 20):
+            taken += len(data)
+            await asyncio.sleep(0.01 if taken > 4 << 20 else 0.02)  # in all well over idle_s_max
+        writer.close()
+    assert taken > 32 << 20
+
+
+async def test_of_bodies_that_take_too_much_room_the_slowest_is_cut_off(make_house: Any) -> None:
+    house = await make_house(limits=Limits(arriving_bytes_max=1_000))
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{house.tcp[1]}\r\nContent-Type: application/json\r\n"
+    head += "Connection: close\r\nContent-Length: 600\r\n\r\n["
+    async with asyncio.timeout(5):
+        slow, fast = [await asyncio.open_connection(*house.tcp) for _ in range(2)]
+        for _, writer in (slow, fast):
+            writer.write(head.encode())
+            await asyncio.sleep(0.05)
+        answer = await slow[0].read()
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"others needed its room" in answer
+        fast[1].write(b"]" + b" " * 598)
+        assert (await fast[0].read()).startswith(b"HTTP/1.1 200 ")
+        for _, writer in (slow, fast):
+            writer.close()
 
 
 async def test_a_body_without_an_announced_length_is_cut_at_the_limit(house: Any) -> None:
@@ -87,6 +153,27 @@ async def test_bytes_that_are_no_request_get_a_problem_and_never_500(house: Any,
     assert (reply.status, reply.headers["content-type"]) == (400, "application/problem+json"), reply.text
     assert "x-content-type-options" in reply.headers
     assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events", "/nothing"])
+async def test_an_expectation_nobody_knows_is_refused_like_everything_else(house: Any, path: str) -> None:
+    reply = await house.ask("POST", path, body=[], headers={"Expect": "200-maybe"})
+    assert (reply.status, reply.json["status"], "100-continue" in reply.json["detail"]) == (417, 417, True)
+    assert (reply.headers["content-type"], reply.headers["x-content-type-options"]) == ("application/problem+json", "nosniff")
+
+
+async def test_who_waits_for_100_continue_is_told_to_go_on(house: Any) -> None:
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{house.tcp[1]}\r\nContent-Type: application/json\r\n"
+    sent = f"{head}Connection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n[]"
+    answer = await read_to_end(house, sent.encode())
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+
+
+async def test_a_broken_body_that_nobody_reads_is_no_accident_of_the_daemon(house: Any, caplog: Any) -> None:
+    sent = {"Content-Encoding": "gzip", "Connection": "keep-alive"}
+    reply = await house.ask("POST", "/nothing", body=b"this is not gzip", headers=sent)
+    assert reply.status == 404
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
 
 
 HEADERS = ("Host", "Origin", "Sec-Fetch-Site", "Authorization", "Cookie", "Content-Type", "Content-Encoding", "Idempotency-Key")

@@ -91,7 +91,7 @@ class Ground:
 
     def detect(self) -> int | None:
         """One pass of the detector, as the daemon does it: judgements, incidents and notices in one transaction."""
-        self.conn.execute("UPDATE instance SET last_heard_at = ? WHERE state = 'alive'", (self.now,))
+        self.conn.execute("UPDATE instance SET last_heard_at = ?1, said_at = ?1 WHERE state = 'alive'", (self.now,))
         times = Times(now=self.now, heard_since=START, ready_at=START)
         more = True
         while more:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness import ROOT
+from looseends.wire import NS
 from looseends_daemon.core.delivery import BODY_BYTES_MAX
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
 from looseends_daemon.store.instances import put_functions
@@ -120,6 +121,22 @@ def test_a_resolved_notice_says_what_became_of_it_and_not_that_it_still_is(groun
     data = event(ground)["data"]
     assert data["incident"]["title"] == "Settled: mail.send_receipt of shop-web ended late (was stuck)"
     assert [(task["verdict"], task["settled"]) for task in data["tasks"]] == [(None, "finished_late")]
+
+
+def test_the_notice_that_nothing_was_wrong_says_of_which_tasks(ground: Any) -> None:
+    tasks = [ground.start(), ground.start()]
+    ground.after(30)
+    ground.after(1)
+    ground.deliver()
+    for task in tasks:
+        ground.tell({"type": "finished", "task": task, "at": ground.now - 5 * NS})
+    ground.after(1)
+    data = event(ground)["data"]
+    assert (data["incident"]["resolution"], data["incident"]["counts"]["total"]) == ("withdrawn", 0)
+    assert [task["id"] for task in data["tasks"]] == tasks and data["tasks_truncated"] == 0
+    for task in data["tasks"]:
+        assert (task["verdict"], task["settled"]) == (None, None)
+        assert task["reason"].startswith("it had ended in time, at ") and task["reason"].endswith("; that was told late")
 
 
 def test_the_reason_beside_a_verdict_does_not_say_the_verdict_again(ground: Any) -> None:

@@ -33,6 +33,8 @@ CREATE TABLE instance (
     proven INTEGER NOT NULL DEFAULT 0,
     first_heard_at INTEGER NOT NULL,
     last_heard_at INTEGER NOT NULL,
+    said_at INTEGER NOT NULL DEFAULT 0, -- when it said its latest word, by our clock: what waited on its way is no news
+    travel INTEGER,                     -- the least that a word of it took to get here, with what its skew leaves out (ns)
     last_seq INTEGER NOT NULL DEFAULT 0,
     backlog INTEGER NOT NULL DEFAULT 0,
     behind_since INTEGER, lowest INTEGER, lowest_at INTEGER,
