@@ -18,10 +18,15 @@ T ?= tests
 ARGS ?=
 # How often `make crash` kills each of a service and the daemon. In `make test` it is 25 times; 1,000 take about half an hour.
 KILLS ?= 1000
+# How often it cuts the power, and at which system calls of a fixed run it lets the disk fail: all, or some as in `make test`.
+CUTS ?= 1000
+SWEEP ?= all
+# How long `make quiet` listens, in seconds. In `make test` it is 60.
+QUIET_S ?= 600
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test lint format demo crash clean
+.PHONY: help run test lint format demo crash quiet clean bench
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +44,7 @@ lint: .venv/stamp-dev ## ruff (rules and format) and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict examples tests/*.py
+	$(BIN)/mypy --strict examples bench tests/*.py
 
 format: .venv/stamp-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix-only .
@@ -48,8 +53,14 @@ format: .venv/stamp-dev ## let ruff mend what it can
 demo: .venv/stamp-dev ## lose work in several ways while you watch, and see each one caught
 	@exec $(BIN)/python examples/demo.py $(ARGS)
 
-crash: .venv/stamp-dev ## kill services and the daemon, 1,000 times each, and count what survived (KILLS=25 for a quick one)
-	@CRASH_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash -q $(ARGS)
+crash: .venv/stamp-dev ## 1,000 kills of services and of the daemon, 1,000 power cuts, a fault at every write (quick: KILLS=25 CUTS=60 SWEEP=some)
+	@CRASH_KILLS=$(KILLS) CRASH_CUTS=$(CUTS) CRASH_SWEEP=$(SWEEP) $(BIN)/python -m pytest tests/crash -q $(ARGS)
+
+quiet: .venv/stamp-dev ## 10 minutes of everything that must not alarm, with 100 losses planted in it (QUIET_S=60 for a quick one)
+	@QUIET_S=$(QUIET_S) $(BIN)/python -m pytest tests/quiet -q $(ARGS)
+
+bench: .venv/stamp-bench ## what an audited call costs, beside a rival in the same run
+	@$(BIN)/python bench/client.py $(ARGS)
 
 clean: ## remove what was built or installed here (never your data)
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .run
@@ -77,4 +88,9 @@ endif
 	@echo "Installing what development needs into .venv ..."
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+.venv/stamp-bench: .venv/stamp-dev pyproject.toml
+	@echo "Installing the rivals of the benchmarks into .venv ..."
+	@$(BIN)/python -m pip install --quiet --group bench
 	@touch $@

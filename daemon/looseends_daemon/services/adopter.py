@@ -42,6 +42,8 @@ POLL_NS = NS // 5
 YOUNG_NS = 3 * NS // 10
 """A folder this young may belong to a process that has made it and not yet taken its lock."""
 REFUSED_NS = 60 * NS
+HOLLOW_NS = 60 * NS
+"""A folder without any record is removed at this age: its maker was killed, or would have gone on by now."""
 REFUSED_NAMED_MAX = 20
 """Journals named in the log as not adoptable within a minute: a spool full of rubbish must not fill the log too."""
 ORPHANS_MAX = 8
@@ -137,7 +139,7 @@ class Adopter:
             orphan = journal.adopt(folder) if owner is not None else None
             if owner is not None and orphan is not None:
                 self._adoptions[folder] = _Adoption(folder, owner, orphan)
-            elif owner is not None and not journal.is_taken(folder):
+            elif owner is not None and not journal.is_taken(folder) and not _remove_hollow(folder, now):
                 self._refuse(folder, now, "its lock or its instance.json is no regular file of its owner")
 
     def _refuse(self, folder: str, now: int, why: str) -> None:
@@ -232,6 +234,22 @@ def _owner_of_old(folder: str, now: int) -> int | None:
     except OSError:
         return None
     return None if 0 <= now - info.st_mtime_ns < YOUNG_NS else info.st_uid
+
+
+def _remove_hollow(folder: str, now: int) -> bool:
+    """Remove the folder of a process that was killed while it made it; whether it was one. It holds a lock and what has a
+    temporary name, so no record: the first one comes after instance.json."""
+    try:
+        names = os.listdir(folder)
+        old = now - os.stat(folder, follow_symlinks=False).st_mtime_ns >= HOLLOW_NS
+        if not old or any(name != "lock" and not name.endswith(".tmp") for name in names):
+            return False
+        for name in names:
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except OSError:
+        return False
+    return True
 
 
 def _gone_words(before: instances.Standing | None) -> str:

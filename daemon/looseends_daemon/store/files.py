@@ -190,7 +190,7 @@ def _read_whole(path: str) -> Cut | None:
 
 
 def make(path: str) -> None:
-    """A new database at `path`, 0600. Raises StoreError, sqlite3.Error."""
+    """A new database at `path`, 0600. Raises StoreError, sqlite3.Error, OSError."""
     fresh = f"{path}.new"
     for leftover in ("", "-journal", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
@@ -205,7 +205,11 @@ def make(path: str) -> None:
     finally:
         conn.close()
     os.rename(fresh, path)
-    sync_folder(path)
+    try:
+        sync_folder(path)
+    except OSError:
+        os.unlink(path)  # nobody knows whether a later sync would cover this name; there is nothing in the file yet
+        raise
 
 
 def sync_folder(path: str) -> None:

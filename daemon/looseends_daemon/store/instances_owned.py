@@ -60,7 +60,7 @@ def hear(
     if row["started_at"] is None and told.get("started_at") is not None:
         conn.execute("UPDATE instance SET started_at = ? WHERE no = ?", (_started_at(told, row["skew"], now), row["no"]))
     if heard:
-        _check_owner(conn, row, actor)
+        _check_owner(conn, row, actor, proven)
         moved = skew - row["skew"]
         late = delayed or (moved > 0 and _was_held_up(conn, row, moved, now, policy))
         if abs(moved) > SKEW_NS_MIN and not (late and moved > 0):
@@ -202,9 +202,21 @@ def _started_at(told: Mapping[str, Any], skew: int, now: int) -> int | None:
     return None if told.get("started_at") is None else max(0, min(told["started_at"] + skew, now))
 
 
-def _check_owner(conn: sqlite3.Connection, row: sqlite3.Row, actor: Actor) -> None:
-    if row["channel"] != interned(conn, "channel", actor.channel):
+def _check_owner(conn: sqlite3.Connection, row: sqlite3.Row, actor: Actor, proven: bool = False) -> None:
+    channel = interned(conn, "channel", actor.channel)
+    if row["channel"] == channel:
+        return
+    if not _may_take_over(conn, row, actor):
         raise OwnershipRefused("another token, user or way in already speaks for this instance id")
+    conn.execute("UPDATE instance SET channel = ?, proven = max(proven, ?) WHERE no = ?", (channel, int(proven), row["no"]))
+
+
+def _may_take_over(conn: sqlite3.Connection, row: sqlite3.Row, actor: Actor) -> bool:
+    """Plain loopback owns nothing: a service that found the unix socket, or was given a token, later than its first word may
+    go on speaking for itself there, and for nobody else from then on."""
+    before = conn.execute("SELECT name FROM channel WHERE id = ?", (row["channel"],)).fetchone()[0]
+    owning = actor.channel.startswith(("uds:", "token:"))
+    return before == "loopback" and owning and actor.service in (None, row["service"])
 
 
 def _heard(

@@ -9,6 +9,7 @@ from ground import T0, Ground, S, expected, finished, started, uid
 
 from looseends_daemon.core.policy import AfterRule
 from looseends_daemon.core.resources import Actor
+from looseends_daemon.store import retention
 from looseends_daemon.store.codes import blob
 from looseends_daemon.store.expectations import sweep
 from looseends_daemon.store.facts import recorded_body
@@ -221,3 +222,14 @@ def test_what_nobody_may_tell_of_any_more_is_forgotten_and_a_missed_one_stays() 
     ground.tell(603, finished("u"))
     ground.judge(604)
     assert ground.ledger() == {"succeeded": 2, "gap": 1}
+
+
+def test_a_recount_misses_nothing_of_what_was_missed_and_then_met() -> None:
+    ground = Ground()
+    ground.tell(0, expected("e", within=200))
+    ground.judge(201)
+    assert ground.ledger() == {"gap": 1} and retention.recount(ground.conn) == []
+    ground.tell(300, started("t", at=120))  # told late of what began in time, in a minute of its own
+    ground.judge(301)
+    assert ground.verdict("e") is None
+    assert retention.recount(ground.conn) == []

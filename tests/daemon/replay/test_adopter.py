@@ -213,6 +213,20 @@ async def test_a_folder_that_is_no_journal_is_left_where_it_is(world: Any, spool
     assert len([record for record in caplog.records if "cannot be adopted" in record.message]) == 1, "said once a minute"
 
 
+async def test_the_hollow_folder_of_a_process_killed_while_it_made_it_is_removed_after_a_minute(world: Any, spool: Path) -> None:
+    hollow, kept = spool / INSTANCE, spool / INSTANCE.replace("0", "1")
+    for folder, names in ((hollow, ("lock", "instance.tmp")), (kept, ("lock", "00000001.seg"))):
+        folder.mkdir(mode=0o700)
+        for name in names:
+            (folder / name).touch(mode=0o600)
+    watcher = Adopter(world.database, [str(spool)], Policy())
+    await watcher.run_once(time.time_ns() + 30 * NS)
+    assert hollow.exists(), "its maker may still go on"
+    await watcher.run_once(time.time_ns() + 120 * NS)
+    assert not hollow.exists()
+    assert kept.exists(), "a segment may hold somebody's only trace"
+
+
 async def test_a_folder_just_made_is_not_taken_from_under_a_starting_process(world: Any, spool: Path) -> None:
     (spool / INSTANCE).mkdir()
     watcher = Adopter(world.database, [str(spool)], Policy())

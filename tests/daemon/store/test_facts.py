@@ -94,6 +94,16 @@ def test_an_instance_belongs_to_who_first_spoke_for_it(conn: sqlite3.Connection)
     assert touch_instance(conn, "nobody", SHOP, NOW) is None
 
 
+def test_a_service_that_finds_the_socket_later_goes_on_there_and_nobody_else_does(conn: sqlite3.Connection) -> None:
+    send(conn, LOOPBACK, {"type": "started"}, who="i1")
+    with pytest.raises(OwnershipRefused):
+        send(conn, BANK, {"type": "finished"}, who="i1")
+    assert send(conn, SOCKET, {"type": "finished"}, who="i1").accepted == 1
+    assert STATES[task(conn)["state"]] == "succeeded"
+    with pytest.raises(OwnershipRefused):
+        send(conn, LOOPBACK, {"type": "failed"}, who="i1")
+
+
 def test_a_task_may_not_bear_the_id_of_an_expectation(conn: sqlite3.Connection) -> None:
     applied = send(conn, LOOPBACK, {"type": "expected", "within": 60}, {"type": "started"})
     assert applied.accepted == 1
