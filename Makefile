@@ -23,10 +23,12 @@ CUTS ?= 1000
 SWEEP ?= all
 # How long `make quiet` listens, in seconds. In `make test` it is 60.
 QUIET_S ?= 600
+# How many requests `make fuzz` sends. In `make test` it is 2,000.
+CASES ?= 20000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test lint format demo crash quiet clean bench
+.PHONY: help run test lint format demo crash quiet clean bench fuzz
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ crash: .venv/stamp-dev ## 1,000 kills of services and of the daemon, 1,000 power
 
 quiet: .venv/stamp-dev ## 10 minutes of everything that must not alarm, with 100 losses planted in it (QUIET_S=60 for a quick one)
 	@QUIET_S=$(QUIET_S) $(BIN)/python -m pytest tests/quiet -q $(ARGS)
+
+fuzz: .venv/stamp-dev ## 20,000 requests at every door, good, odd and hostile (CASES=2000 for a quick one)
+	@FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/daemon/fuzz -q $(ARGS)
 
 bench: .venv/stamp-bench ## what an audited call costs, beside a rival in the same run
 	@$(BIN)/python bench/client.py $(ARGS)
