@@ -67,7 +67,7 @@ def backup(path: str, target: str, progress: Progress = _quiet) -> Copied:
             source.backup(copy, pages=PAGES_STEP, progress=lambda _, left, whole: progress(whole - left, whole))
             source.execute("ROLLBACK")
             # One file, without a log that somebody forgets to copy.
-            copy.execute("PRAGMA journal_mode = DELETE")
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()  # unread, its failure would go unheard
         tasks = verify(part)
         _sync(part)
         os.link(part, target)  # unlike a rename it never replaces what somebody put there meanwhile

@@ -28,6 +28,7 @@ WAL_BYTES_MAX = 64 << 20
 LOG_BYTES_MAX = 1 << 30
 STOP_MS = 100
 RETRY_S = 1.0
+TICK_NS = 20_000_000
 
 
 class Counts(Value, frozen=True):
@@ -131,9 +132,10 @@ class Checkpointer:
             if self._conn is None:
                 self._conn = connect(self._path)
                 self._conn.execute("PRAGMA busy_timeout = 0")
-            self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _, frames, copied = self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._passive += 1
-            self._seen = size
+            # What is written within the same tick of the file system's clock has the same time: looked at once more.
+            self._seen = size if frames == copied and time.time_ns() - size > TICK_NS else 0
         except sqlite3.Error as error:
             self._note(error)
             self._let_go()  # a connection that failed is not trusted; the next look opens another

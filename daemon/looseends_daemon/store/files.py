@@ -251,10 +251,10 @@ def connect(path: str) -> sqlite3.Connection:
 def use_log(conn: sqlite3.Connection) -> None:
     """Have all changes go through the write-ahead log. Raises sqlite3.Error.
 
-    An I/O error is no error to this pragma: it answers with the mode it stays in. In that one an answered commit can come undone,
-    since the removal of its journal is not synced.
+    The answer is read to its end, for only then the change of mode is committed: unread, a failed sync goes unheard, and SQLite
+    goes on with a journal. By that an answered commit can come undone, since nobody syncs that the journal is gone.
     """
-    mode = conn.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    mode = conn.execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
     if mode != "wal":
         raise sqlite3.OperationalError(f"its write-ahead log cannot be used, it stays in mode {mode}")
 
