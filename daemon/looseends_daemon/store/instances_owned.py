@@ -74,10 +74,11 @@ def hear(
 def _was_held_up(conn: sqlite3.Connection, row: sqlite3.Row, moved: int, now: int, policy: Policy) -> bool:
     """Whether a word was late because it could not get here: its instance was overdue by then, and for as long.
 
-    A clock that was set makes a word look late, too, but then there was no silence before it.
+    A clock that was set makes a word look late, too, but then there was no silence before it. One that is sent again, since its
+    answer was lost, is a little older than the silence.
     """
-    silent = now - int(row["last_heard_at"])
-    return silent > overdue_after(has_functions(conn, row["no"]), policy.heartbeat_every) and moved <= silent
+    held_up = now - int(row["last_heard_at"]) + SKEW_NS_MIN
+    return held_up > overdue_after(has_functions(conn, row["no"]), policy.heartbeat_every) and moved <= held_up
 
 
 def has_functions(conn: sqlite3.Connection, no: int) -> bool:

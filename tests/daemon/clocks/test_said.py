@@ -76,6 +76,20 @@ async def test_a_word_that_was_held_up_by_the_network_is_as_old_as_it_says(house
     assert await house.verdicts() == ["stuck"]
 
 
+async def test_a_word_that_was_held_up_when_it_was_sent_again_is_as_old_as_it_says(house: Any) -> None:
+    await house.begin(deadline=9)
+    await with_functions(house)
+    await house.live(6)
+    await house.tell(off=-0.1)  # the answer is lost, the same bytes go out again, and the network stalls
+    said_at = house.clocks.wall - NS // 10
+    await house.live(4, beats=False)
+    await house.tell(off=-4.1)
+    assert (await instance_row(house, "skew"))[0] == 0
+    assert (await instance_row(house, "said_at"))[0] - said_at <= NS // 10
+    await house.live(1, beats=False)
+    assert await house.verdicts() == [None]
+
+
 async def test_a_clock_that_is_set_back_while_its_instance_speaks_is_a_wrong_clock(house: Any) -> None:
     await house.begin()
     await house.live(6)

@@ -1,0 +1,108 @@
+"""A unix socket in front of a daemon's: passes requests and answers on, changes them, or keeps an answer to itself.
+
+What passes is decoded and kept in `exchanges`. `ask` and `tell` may change what passes; `cut(exchange)` true: the request was
+done, its answer is lost with the connection.
+"""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Callable
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
+
+from faulty import connection_to
+
+
+class Exchange(NamedTuple):
+    """One request as it was asked (after `ask`), and its answer as the daemon gave it."""
+
+    method: str
+    path: str
+    asked: Any
+    status: int
+    answered: Any
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it carries events."""
+        return self.path == "/api/v1/events"
+
+
+class Between:
+    """Listens at `path` for the daemon at `daemon`."""
+
+    def __init__(self, path: str, daemon: str) -> None:
+        self.path, self.daemon = path, daemon
+        self.exchanges: list[Exchange] = []
+        self.ask: Callable[[str, str, Any], Any] = lambda method, path, asked: asked
+        self.tell: Callable[[Exchange], Any] = lambda exchange: exchange.answered
+        self.cut: Callable[[Exchange], bool] = lambda exchange: False
+        self._server = _Server(path, _handler(self))
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        """Take no new connection."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def batches(self) -> list[Exchange]:
+        """What carried events."""
+        return [exchange for exchange in self.exchanges if exchange.is_batch]
+
+    def total(self, what: str) -> int:
+        """The sum of a count (accepted, duplicates) over all answers to batches, lost ones too."""
+        return sum(exchange.answered[what] for exchange in self.batches() if exchange.status == 200)
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+def _handler(between: Between) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        upstream: HTTPConnection | None = None
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except OSError:  # one of both hung up
+                self.close_connection = True
+
+        def finish(self) -> None:
+            super().finish()
+            if self.upstream is not None:
+                self.upstream.close()
+
+        def _do(self) -> None:
+            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked = between.ask(self.command, self.path, json.loads(data) if data else None)
+            self.upstream = self.upstream or connection_to(between.daemon)
+            body = None if asked is None else json.dumps(asked).encode()
+            self.upstream.request(self.command, self.path, body, {"Content-Type": "application/json"})
+            answer = self.upstream.getresponse()
+            told = answer.read()
+            exchange = Exchange(self.command, self.path, asked, answer.status, json.loads(told) if told else None)
+            between.exchanges.append(exchange)
+            if between.cut(exchange):
+                self.close_connection = True
+                return
+            told = b"" if exchange.answered is None else json.dumps(between.tell(exchange)).encode()
+            self.send_response(exchange.status)
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told)
+
+        do_GET = do_POST = do_PUT = do_DELETE = _do
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+        def address_string(self) -> str:
+            return "client"
+
+    return Handler
