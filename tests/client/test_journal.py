@@ -88,6 +88,10 @@ def test_no_start_is_lost_by_25_kills_of_three_threads(child: Any, spool: str, t
         process.wait()
         [folder] = journal.folders(spool)
         assert not journal.is_held(folder)
+        if journal.read_instance(folder) is None:  # killed while it made its folder, so before the first task could begin
+            assert acknowledged.read_bytes() == bytes(4096)
+            shutil.rmtree(folder)
+            continue
         found: dict[int, int] = {0: 0, 1: 0, 2: 0}
         counts: dict[int, int] = {0: 0, 1: 0, 2: 0}
         for event in events_in(folder):
