@@ -86,12 +86,12 @@ def test_no_start_is_lost_by_25_kills_of_three_threads(child: Any, spool: str, t
         time.sleep(random.Random(trial).uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        [folder] = journal.folders(spool)
-        assert not journal.is_held(folder)
-        if journal.read_instance(folder) is None:  # killed while it made its folder, so before the first task could begin
+        folder = next(iter(journal.folders(spool)), None)
+        if folder is None or journal.read_instance(folder) is None:  # killed before its folder was made: nothing could begin
             assert acknowledged.read_bytes() == bytes(4096)
-            shutil.rmtree(folder)
+            shutil.rmtree(spool, ignore_errors=True)
             continue
+        assert not journal.is_held(folder)
         found: dict[int, int] = {0: 0, 1: 0, 2: 0}
         counts: dict[int, int] = {0: 0, 1: 0, 2: 0}
         for event in events_in(folder):
