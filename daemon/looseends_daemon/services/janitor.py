@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -79,6 +80,7 @@ class Janitor:
     def __init__(self, database: Database, rules: Callable[[], Rules]) -> None:
         self._database = database
         self._rules = rules
+        self._one_at_a_time = asyncio.Lock()
         self._visits_at = 0
         self._sweep_at = 0
         self._sweep: _Sweep | None = None
@@ -92,6 +94,10 @@ class Janitor:
 
     async def run_once(self, now: int) -> int | None:
         """Take one step; when to take the next (ns), None: nothing waits. Raises StoreError, OSError."""
+        async with self._one_at_a_time:  # a step remembers its place: two at once would walk past the end of it
+            return await self._step(now)
+
+    async def _step(self, now: int) -> int | None:
         began = time.perf_counter()
         sizes = await sizes_of(self._database)
         self._say(sizes)
