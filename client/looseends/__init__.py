@@ -3,8 +3,9 @@
 from .background import shutdown, spawn
 from .context import Task, current
 from .errors import LooseEndsError, RefusedError, UsageError
-from .expect import expect
+from .expect import expect, expects
 from .lifecycle import VERSION as __version__
+from .logs import logging_filter
 from .task import flush, init, install, register, task, track
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "__version__",
     "current",
     "expect",
+    "expects",
     "flush",
     "init",
     "install",
+    "logging_filter",
     "register",
     "shutdown",
     "spawn",

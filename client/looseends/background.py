@@ -16,7 +16,8 @@ from . import record, trouble
 from .context import CURRENT, Task
 from .lifecycle import PROCESS
 from .spec import Spec, name_of
-from .task import async_wrapper, flush, key_text, named_args, runtime_spec
+from .task import flush, key_text, named_args, runtime_spec
+from .wrappers import async_wrapper
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-async def _wrapper_code() -> None: ...
-
-
-_WRAPPER_CODE: Any = getattr(async_wrapper(_wrapper_code, Spec("looseends", source="task")), "__code__", None)
+_WRAPPER_CODE: Any = next(made for made in async_wrapper.__code__.co_consts if hasattr(made, "co_code"))
 
 
 def spawn(
@@ -130,7 +128,7 @@ class _Shutdown:
         await asyncio.to_thread(_finish, _ancestors())
 
 
-def shutdown(timeout: float = 10.0) -> _Shutdown | None:
+def shutdown(timeout: float = 10.0) -> Any:
     """Wait for spawned tasks, at most `timeout` seconds; report what is still open as dropped; send; say goodbye.
 
     In async code: `await looseends.shutdown()`.
@@ -139,10 +137,21 @@ def shutdown(timeout: float = 10.0) -> _Shutdown | None:
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return _Shutdown(timeout)
     until = time.monotonic() + timeout
-    while time.monotonic() < until and any(t.get_loop().is_running() for t in list(PROCESS.spawned) if not t.done()):
+    while time.monotonic() < until and (
+        any(t.get_loop().is_running() for t in list(PROCESS.spawned) if not t.done()) or _replaying()
+    ):
         time.sleep(0.01)
     _finish(_ancestors())
     return None
+
+
+def _replaying() -> bool:
+    """Whether replays run here. From now on no order is taken."""
+    replay = sys.modules.get("looseends.replay")
+    if replay is None:
+        return False
+    replay.RUNS.closed = True
+    return bool(replay.RUNS.running)
 
 
 def _ancestors() -> set[tuple[int, int]]:
@@ -163,10 +172,13 @@ def _finish(keep: set[tuple[int, int]]) -> None:
 
 
 async def drain(seconds_max: float) -> None:
-    """Wait for the spawned tasks of this loop, at most `seconds_max`. They are not cancelled."""
+    """Wait for the spawned tasks of this loop and for replays, at most `seconds_max`. They are not cancelled."""
     import asyncio
 
+    until = time.monotonic() + seconds_max
+    while _replaying() and time.monotonic() < until:  # noqa: ASYNC110 - some run in threads, which no event of this loop hears
+        await asyncio.sleep(0.01)
     here, me = asyncio.get_running_loop(), asyncio.current_task()
     waiting = [t for t in PROCESS.spawned if t.get_loop() is here and t is not me and not t.done()]
     if waiting:
-        await asyncio.wait(waiting, timeout=seconds_max)
+        await asyncio.wait(waiting, timeout=max(0.0, until - time.monotonic()))

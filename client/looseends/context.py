@@ -12,9 +12,11 @@ from contextvars import ContextVar, Token
 from typing import Any
 
 from . import slots, trouble
-from .capture import dumps
 from .journal import Segment
 from .lifecycle import PROCESS
+from .plain import dumps
+from .redact import is_secret
+from .scrub import MARK, scrub
 from .slots import HEADER_BYTES, NO_ID, SIDE_UNIT, SLOT_BYTES
 from .wire import NOTE_CHARS_MAX
 
@@ -22,33 +24,31 @@ from .wire import NOTE_CHARS_MAX
 class Task:
     """One recorded piece of work, as its own code sees it."""
 
-    __slots__ = (
-        "_id",
-        "_places",
-        "_turn",
-        "at",
-        "attempt",
-        "awaits",
-        "idempotency",
-        "name",
-        "replay_of",
-        "segment",
-        "state",
-        "token",
-    )
+    # What nearly no task has stays on the class until it is set: making a Task is part of what every call costs.
+    __slots__ = ("__dict__", "at", "name", "segment", "state", "token")
 
-    def __init__(self, name: str, place: tuple[Segment, int] | None, raw_id: bytes = NO_ID, attempt: int = 1) -> None:
+    attempt: int = 1
+    awaits: object = None
+    """The spec whose next call is this very task (handed inward by a hook)."""
+    replay_of: str | None = None
+    idempotency: str | None = None
+    hidden: tuple[str, ...] = ()
+    """Texts that were redacted in its arguments: its messages and notes are kept free of them."""
+    _id: bytes = NO_ID
+    _places: list[tuple[int, int]] | None = None
+    _turn: int = 0
+
+    def __init__(self, name: str, segment: Segment | None, at: int) -> None:
+        """A task whose record lies at `at` in `segment`; without a segment it has none."""
         self.name = name
-        self.attempt = attempt
-        self.segment, self.at = place or _NOWHERE
-        self._id = raw_id
-        self._places = _NO_PLACES
-        self._turn = 0
-        self.awaits: object = None  # the spec whose next call is this very task (handed inward by a hook)
+        self.segment = segment
+        self.at = at
         self.state = "running"
-        self.replay_of: str | None = None
-        self.idempotency: str | None = None
         self.token: Token[Task | None] | None = None
+
+    def set_id(self, raw_id: bytes) -> None:
+        """Give the task the id that somebody else knows it by (an order's, a queue's)."""
+        self._id = raw_id
 
     @property
     def raw_id(self) -> bytes:
@@ -87,13 +87,13 @@ class Task:
     def _progress(self, done: float | None, note: str | None) -> None:
         if self.segment is None:
             return
-        if self._places is _NO_PLACES:
-            self._places = list(_NO_PLACES)
+        if self._places is None:
+            self._places = [(-1, 0), (-1, 0)]
         said: dict[str, Any] = {"at": time.monotonic_ns()}
         if done is not None and done == done:
             said["done"] = min(1.0, max(0.0, float(done)))
         if note is not None:
-            said["note"] = slots.clean(str(note)[:NOTE_CHARS_MAX], NOTE_CHARS_MAX)
+            said["note"] = slots.clean(scrub(str(note)[: 4 * NOTE_CHARS_MAX], self.hidden), NOTE_CHARS_MAX)
         import json
 
         data = json.dumps(said, ensure_ascii=False).encode()
@@ -111,9 +111,9 @@ class Task:
             PROCESS.wake()
 
 
-_NO_PLACES = [(-1, 0), (-1, 0)]
-_NOWHERE: tuple[Segment | None, int] = (None, 0)
 CURRENT: ContextVar[Task | None] = ContextVar("looseends_task", default=None)
+REQUEST: ContextVar[Any] = ContextVar("looseends_request", default=None)
+"""What work is begun in, where that is a request: an object with its `label` ("POST /register"), or None."""
 
 
 def current() -> Task | None:
@@ -121,7 +121,16 @@ def current() -> Task | None:
     return CURRENT.get()
 
 
+def _clean(value: Any) -> Any:
+    if type(value) is str:
+        return scrub(value)
+    if type(value) is dict:
+        return {name: MARK if is_secret(str(name)) else _clean(item) for name, item in value.items()}
+    return value
+
+
 def extra_json(fields: dict[str, Any]) -> bytes:
-    """What one record says beyond its name's entry, as JSON; empty for nothing."""
-    kept = {name: value for name, value in fields.items() if value is not None}
+    """What one record says beyond its name's entry, as JSON; empty for nothing. Its texts (a request, a key, tags) go without
+    the secrets that show themselves."""
+    kept = {name: _clean(value) for name, value in fields.items() if value is not None}
     return dumps(kept).encode() if kept else b""

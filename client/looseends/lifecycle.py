@@ -15,11 +15,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import settings, slots, trouble
-from .journal import Journal, Segment
+from .journal import Journal, Segment, SpoolFull
 from .slots import HEADER_BYTES, SLOT_BYTES
 from .wire import uuid8
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 GOODBYE_S = 2.0
 REOPEN_S = 5.0
+FINALIZER_PRIORITY = -1_000
+"""Among multiprocessing's finalizers: beneath all that a service registers."""
 
 
 class Process:
@@ -38,17 +41,21 @@ class Process:
 
     def __init__(self) -> None:
         self.given: dict[str, str | None] = {}
+        self.endings: list[Callable[[], None]] = []  # asked before a goodbye: what is still unsure is decided then
         self.reached = ""  # the default unix socket, once it was reached: this process and its forks stay with it
         self._reset()
 
     def _reset(self) -> None:
+        self.born = time.time_ns()  # this process (a fork its own), not its first record: a loop is told by how early it began
         self.journal: Journal | None = None
         self.sender: Sender | None = None
+        self.missed = 0  # tasks that began while no journal could be made: the next one tells of them
         self.idle = False  # the sender sleeps without a time limit and wants to be woken
         self.loop: AbstractEventLoop | None = None
         self.spawned: set[Task[Any]] = set()
+        self.blocks: dict[Any, FrameType] = {}  # stacks.begins_here: tasks that no frame of ours stands around
         self.disabled = False
-        self._ending = self._opening = False
+        self._ending = self._opening = self._finalizer = False
         self._retry_at = 0.0
         self._lock = threading.RLock()
 
@@ -76,17 +83,31 @@ class Process:
         self.disabled = found.disabled
         if self.disabled:
             return
-        instance = describe(found)
+        instance = describe(found, self.born)
         try:
             journal = Journal(found.spool, instance)
+        except SpoolFull:
+            raise  # the fallback would only get round the bound
         except OSError as error:
             trouble.note(f"the spool {found.spool} cannot be written; {found.fallback_spool} is used", error)
             journal = Journal(found.fallback_spool, instance)
         from .sender import Sender
 
+        missed, self.missed = self.missed, 0
+        if missed:
+            journal.drop(missed)
         self.sender = Sender(self, journal, instance, found)
         self.journal = journal
         self.sender.start()
+        journal.keep_ready()
+        self._hear_of_the_end()
+
+    def _hear_of_the_end(self) -> None:
+        """Where multiprocessing forked us, it ends us by `os._exit`, after its own finalizers: ours is the last of them."""
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None and not self._finalizer and sys.modules["multiprocessing.process"].parent_process() is not None:
+            self._finalizer = True
+            util.Finalize(None, self.at_exit, exitpriority=FINALIZER_PRIORITY)
 
     def settings(self) -> settings.Settings:
         """The settings as they stand now."""
@@ -124,6 +145,7 @@ class Process:
     def service_ended(self, timeout: float = GOODBYE_S) -> None:
         """A server in this process has stopped, and may be killed by its signal next: say goodbye now if nothing is open."""
         try:
+            self.look_for_fork()
             if self.sender is None:
                 return
             if next(self.open_places(), None) is None:
@@ -135,10 +157,13 @@ class Process:
 
     def goodbye(self, timeout: float = GOODBYE_S, reopen: bool = True) -> None:
         """Drop what is open, send what is unsent, say goodbye, remove the folder if all of it was taken."""
+        self.look_for_fork()
         with self._lock:
             sender, self._ending = self.sender, True
         try:
             if sender is not None:
+                for ending in self.endings:
+                    ending()
                 self.drop_open(set())
                 sender.stop(timeout)
         finally:
@@ -146,11 +171,24 @@ class Process:
             self._ending = not reopen
 
     def at_exit(self) -> None:
-        """The interpreter ends: after its threads, before its modules."""
+        """The interpreter ends: after its threads, before its modules. What begins later gets a journal all the same."""
         try:
-            self.goodbye(reopen=False)
+            self.goodbye()
         except Exception as error:  # noqa: BLE001 - an exit must stay an exit
             trouble.note("the goodbye failed", error)
+
+    def look_for_fork(self) -> None:
+        """Let go of a journal that is the parent's, in the child of a fork that ran no hook (forks.py)."""
+        journal = self.journal
+        if journal is not None and not journal.alive[0]:
+            self.forked(journal)
+
+    def forked(self, stale: Journal) -> Journal | None:
+        """A journal of this process in place of its parent's: of a child that no hook told of the fork."""
+        with _FORKED:
+            if self.journal is stale:
+                self.after_fork()
+        return self.open()
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's is ours. Descriptors are closed, mappings let go, no thread is joined."""
@@ -166,8 +204,8 @@ class Process:
             trouble.note("after fork", error)
 
 
-def describe(found: settings.Settings) -> dict[str, Any]:
-    """The wire `instance` of this process, with a new random id."""
+def describe(found: settings.Settings, born: int | None = None) -> dict[str, Any]:
+    """The wire `instance` of this process, with a new random id. `born`: unix ns, now where it is not known."""
     instance = {
         "id": uuid8(os.urandom(16)),
         "service": found.service,
@@ -175,13 +213,15 @@ def describe(found: settings.Settings) -> dict[str, Any]:
         "release": found.release,
         "host": slots.clean(os.uname().nodename) or "unknown",
         "pid": os.getpid(),
-        "started_at": time.time_ns(),
+        "started_at": born or time.time_ns(),
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "client": VERSION,
     }
     return {name: value for name, value in instance.items() if value is not None}
 
 
+_FORKED = threading.Lock()
+"""Apart from the process's own lock, which a thread may have held that the fork left behind."""
 PROCESS = Process()
 os.register_at_fork(after_in_child=PROCESS.after_fork)
 atexit.register(PROCESS.at_exit)

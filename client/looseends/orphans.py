@@ -15,9 +15,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from . import slots, trouble
-from .slots import HEADER_BYTES, SEGMENT_BYTES_MAX
-from .wire import EVENTS_MAX, SPOOL_BYTES_MAX, Refused, check_instance, is_uuid
+from . import slots, telling, trouble
+from .slots import HEADER_BYTES, SEGMENT_BYTES_MAX, SIDE_BYTES_MAX
+from .wire import BODY_BYTES_MAX, EVENTS_MAX, Refused, check_instance, is_uuid
 
 OWN: set[str] = set()
 """Folders whose lock this process holds, by writing or by adopting."""
@@ -27,6 +27,8 @@ ADOPTED_FROM = 1
 FOLDERS_MAX = 10_000
 SEGMENTS_MAX = 4_096
 INSTANCE_BYTES_MAX = 16 << 10
+BATCH_BYTES_MAX = BODY_BYTES_MAX
+EVENT_BYTES = 300  # of an event besides arguments and detail, about
 _FLOCK = struct.Struct("@hhqqi0q")  # l_type, l_whence, l_start, l_len, l_pid as Linux lays them out on 64 bits
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -109,7 +111,7 @@ def _is_locked(folder: str, length: int) -> bool:
 
 
 def adopt(folder: str) -> Orphan | None:
-    """Take over what a dead process left. None: it lives, another one adopts it, or this is no journal of ours."""
+    """Take over what a dead process left. None: it lives, another one adopts it, or `obstacle` says why not."""
     if folder in OWN:
         return None
     directory = _open_folder(folder)
@@ -117,13 +119,49 @@ def adopt(folder: str) -> Orphan | None:
         return None
     lock = _open(directory, "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     instance = _read_instance(directory, os.path.basename(folder)) if lock is not None else None
-    if lock is None or instance is None or not _take(lock):
+    if lock is None or instance is None or _newer(directory) or not _take(lock):
         os.close(directory)
         if lock is not None:
             os.close(lock)
         return None
     OWN.add(folder)
     return Orphan(folder, directory, lock, instance)
+
+
+def obstacle(folder: str) -> str:
+    """Why a journal that nobody holds cannot be adopted, in words."""
+    directory = _open_folder(folder)
+    if directory is None:
+        return "it is no folder of the spool's owner"
+    try:
+        newer = _newer(directory)
+        if newer:
+            return f"it is of version {newer}, and {slots.VERSION} is what is read here; a newer looseends can read it"
+        return "its lock or its instance.json is no regular file of its owner, or damaged"
+    finally:
+        os.close(directory)
+
+
+def _newer(directory: int) -> int:
+    """The version of a segment that is newer than what we can read; 0: there is none."""
+    for name in _segments(directory):
+        fd = _open(directory, name, _READ)
+        if fd is not None:
+            try:
+                version = slots.version_of(os.pread(fd, HEADER_BYTES, 0))
+            except OSError:
+                version = 0
+            finally:
+                os.close(fd)
+            if version > slots.VERSION:
+                return version
+    return 0
+
+
+def _segments(directory: int) -> list[str]:
+    """Names of the segments in order of their making."""
+    found = [n for n in os.listdir(directory) if 12 <= len(n) <= 20 and n.endswith(".seg") and n[:-4].isdecimal() and n.isascii()]
+    return sorted(found, key=lambda name: (len(name), name))[:SEGMENTS_MAX]
 
 
 def _take(lock: int) -> bool:
@@ -139,60 +177,80 @@ class Orphan:
 
     def __init__(self, folder: str, directory: int, lock: int, instance: dict[str, Any]) -> None:
         self.folder, self.instance = folder, instance
+        self.damaged = 0
+        """Records, and segments as a whole, that were written and cannot be read."""
+        self.dropped = 0
+        """Records that the process itself counted as not kept."""
         self._directory, self._lock = directory, lock
 
-    def batches(self) -> Iterator[list[dict[str, Any]]]:
-        """All events the journal holds, in lists of at most 1,000, each with `seq` and `at`; sent before or not."""
+    def batches(self, events_max: int | None = None) -> Iterator[list[dict[str, Any]]]:
+        """All events the journal holds, each with `seq` and `at`; sent before or not. A record's events stay together.
+
+        A list holds at most 1,000 events, or `events_max` and one record, and about 1 MiB. Afterwards `damaged` and `dropped`
+        are known.
+        """
         batch: list[dict[str, Any]] = []
-        for event in self._events():
-            batch.append(event)
-            if len(batch) == EVENTS_MAX:
+        size = 0
+        most = min(EVENTS_MAX, events_max or EVENTS_MAX)
+        self.damaged = 0
+        for events, weight in self._told():
+            if batch and (len(batch) + len(events) > most or size + weight > BATCH_BYTES_MAX):
                 yield batch
-                batch = []
+                batch, size = [], 0
+            batch += events
+            size += weight
         if batch:
             yield batch
 
     def last_seq(self) -> int:
         """The greatest record number this journal holds."""
-        return max((event["seq"] for event in self._events()), default=0)
+        return max((events[0]["seq"] for events, _ in self._told()), default=0)
+
+    def count(self) -> int:
+        """How many records were committed: the most that `batches` can tell of."""
+        return sum(slots.committed(data, head).count(1) for _, data, head in self._each() if head is not None)
 
     def void(self) -> list[int]:
         """Record numbers that were reserved and never written: below the last written one, in whatever segment."""
         void: list[int] = []
         pending: list[int] = []
-        for name in self._segments():
-            data = _read(self._directory, name, SEGMENT_BYTES_MAX)
-            head = slots.read_header(data, len(data)) if data else None
-            if data is None or head is None:
+        for _, data, head in self._each():
+            if head is None:
                 continue
-            column = data[HEADER_BYTES :: slots.SLOT_BYTES][: head.slots]
+            column = slots.committed(data, head)
             written = column.rfind(1) + 1
             void += pending if written else []
             void += [head.base + index + 1 for index in range(written) if column[index] != 1]
             pending = [head.base + index + 1 for index in range(written, head.slots)]
         return void
 
-    def _events(self) -> Iterator[dict[str, Any]]:
-        names = slots.read_names(_read(self._directory, "names", slots.NAMES_BYTES_MAX) or b"")
-        for name in self._segments():
-            data = _read(self._directory, name, SEGMENT_BYTES_MAX)
-            head = slots.read_header(data, len(data)) if data else None
-            if data is None or head is None:
+    def _each(self) -> Iterator[tuple[str, bytes, slots.Header | None]]:
+        """(name, bytes, head) of every segment; without a head it is damaged."""
+        for name in _segments(self._directory):
+            data = _read(self._directory, name, SEGMENT_BYTES_MAX) or b""
+            yield name, data, slots.read_header(data, len(data))
+
+    def _told(self) -> Iterator[tuple[list[dict[str, Any]], int]]:
+        """The events of each record, and about how many bytes of JSON they are."""
+        names = slots.read_names(_read(self._directory, "names", slots.NAMES_BYTES_MAX, cut=True) or b"")
+        for segment, data, head in self._each():
+            if head is None:
+                self.damaged += 1
                 continue
-            side = _SideFile(self._directory, name[: -len("seg")] + "side")
+            self.dropped = max(self.dropped, slots.dropped_in(data))
+            side = _SideFile(self._directory, segment[: -len("seg")] + "side")
             try:
                 anchor: int = slots.OFFSET.unpack_from(data, slots.ANCHOR_AT)[0]
-                column = data[HEADER_BYTES :: slots.SLOT_BYTES]
-                for index in range(head.slots):
-                    record = slots.read_slot(data, index, head, names, side.read) if column[index] == 1 else None
-                    if record is not None:
-                        yield from slots.events_of(record, anchor, side.read)
+                for record in slots.records(data, head, names, side.read):
+                    before = side.given
+                    events = telling.events_of(record, anchor, side.read) if record is not None else []
+                    if record is None or not events:
+                        self.damaged += 1
+                        continue
+                    body = len(record.args) + len(record.extra)
+                    yield events, side.given - before + (body + EVENT_BYTES) * len(events)
             finally:
                 side.close()
-
-    def _segments(self) -> list[str]:
-        found = [n for n in os.listdir(self._directory) if len(n) == 12 and n.endswith(".seg") and n[:8].isdigit()]
-        return sorted(found)[:SEGMENTS_MAX]
 
     def discard(self) -> None:
         """Unlink the folder with everything of ours in it, and close."""
@@ -217,17 +275,22 @@ class Orphan:
 
 
 class _SideFile:
-    """Bounded reads of a dead process's side file, opened on first need."""
+    """Bounded reads of a dead process's side file, opened on first need.
+
+    In all no more is given than such a file holds: a million records that point at one entry are no journal of ours.
+    """
 
     def __init__(self, directory: int, name: str) -> None:
         self._directory, self._name = directory, name
         self._fd: int | None = -1
+        self.given = 0
 
     def read(self, offset: int, length: int) -> bytes:
         if self._fd == -1:
             self._fd = _open(self._directory, self._name, _READ)
-        if self._fd is None or offset > SPOOL_BYTES_MAX:
+        if self._fd is None or offset > SIDE_BYTES_MAX or self.given + length > SIDE_BYTES_MAX:
             return b""
+        self.given += length
         try:
             return os.pread(self._fd, length, offset)
         except OSError:
@@ -262,7 +325,8 @@ def _open(directory: int, name: str, flags: int) -> int | None:
     return fd
 
 
-def _read(directory: int, name: str, bytes_max: int) -> bytes | None:
+def _read(directory: int, name: str, bytes_max: int, cut: bool = False) -> bytes | None:
+    """The whole file; more than anything we write is None, or cut off there."""
     fd = _open(directory, name, _READ)
     if fd is None:
         return None
@@ -276,4 +340,4 @@ def _read(directory: int, name: str, bytes_max: int) -> bytes | None:
             if not piece:
                 return data
             data += piece
-    return None  # larger than anything we write
+    return data[:bytes_max] if cut else None

@@ -7,18 +7,25 @@ Rules:
 2. Only a registered function with an unchanged signature runs, with arguments rebuilt through the allow-list; all else
    is `refused` in words. An order id runs once in a process, whatever the daemon says.
 3. `async def` functions run on the service's own loop (in a thread of their own where no loop runs), others in a thread.
+4. Work of a queue goes back into that queue where this process uses it (integrations/handover.py).
+5. No more run at once, and no more are begun in a second, than the process's limits say; once it shuts down none is taken, and
+   `shutdown` waits for those that run.
 """
 
 from __future__ import annotations
 
 import hmac
+import os
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import record, trouble
 from .context import CURRENT, Task
+from .handing import NotKnown, hand_over, handed_signature, queues_loaded, way_of
 from .rebuild import DecodeError, decode_args
+from .scrub import scrub
 from .slots import clean
 from .spec import REGISTRY, Spec
 from .transport import Transport
@@ -30,7 +37,68 @@ if TYPE_CHECKING:
     from .lifecycle import Process
 
 RUNNING_MAX = 8
+"""Replays at once in one process, unless LOOSEENDS_REPLAY_CONCURRENCY (1 to 64) says otherwise."""
 SEEN_MAX = 10_000
+LOOK_S = 3.0
+"""How often it is looked whether a function can be reached through a queue by now."""
+_LIMITS = {"CONCURRENCY": (1.0, 64.0), "PER_SECOND": (0.01, 1_000.0)}
+
+
+def limit(name: str, environ: Mapping[str, str], usual: float) -> float:
+    """LOOSEENDS_REPLAY_CONCURRENCY or _PER_SECOND; `usual` where it is not set. A wrong one is noted and not used."""
+    text = environ.get(f"LOOSEENDS_REPLAY_{name}")
+    if not text:
+        return usual
+    low, high = _LIMITS[name]
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if low <= value <= high:
+        return value
+    trouble.note("a setting is wrong", f"LOOSEENDS_REPLAY_{name} is a number from {low:g} to {high:g}, not {text[:40]!r}")
+    return usual
+
+
+class Runs:
+    """The replays that run in this process now: how many at once, how many a second, and the wait for the last of them."""
+
+    def __init__(self, at_once: int = RUNNING_MAX, per_second: float = 0.0) -> None:
+        """`per_second` 0: as many as come."""
+        self._at_once, self._per_second = at_once, per_second
+        self._credit, self._counted_at = 1.0, time.monotonic()
+        self._lock = threading.Lock()
+        self.running = 0
+        self.closed = False
+
+    def begin(self) -> bool:
+        """Take a place, if there is one now."""
+        with self._lock:
+            now = time.monotonic()
+            if self._per_second:
+                most = max(1.0, self._per_second)  # orders come once a second: a second's worth of them may begin together
+                self._credit = min(most, self._credit + (now - self._counted_at) * self._per_second)
+                self._counted_at = now
+            if self.closed or self.running >= self._at_once or (self._per_second and self._credit < 1.0):
+                return False
+            self.running += 1
+            self._credit -= 1.0
+            return True
+
+    def unclaimed(self) -> None:
+        """Give a place back in which nothing ran."""
+        with self._lock:
+            self._credit += 1.0
+        self.end()
+
+    def end(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            self.running -= 1
+
+
+RUNS = Runs()
+"""Of the orders that this process takes now; `shutdown` closes it and waits for it (background.py)."""
 
 
 class Orders:
@@ -39,22 +107,36 @@ class Orders:
     def __init__(self, instance: str, transport: Transport, process: Process) -> None:
         self._instance, self._transport, self._process = instance, transport, process
         self._seen: dict[str, None] = {}
-        self._running = threading.BoundedSemaphore(RUNNING_MAX)
+        global RUNS
+        at_once, per_second = int(limit("CONCURRENCY", os.environ, RUNNING_MAX)), limit("PER_SECOND", os.environ, 0.0)
+        RUNS = self._runs = Runs(at_once, per_second)
         self._said = False
+        self._offered, self._looked_at = b"", 0.0
+
+    def changed(self, now: float) -> bool:
+        """Whether what this process offers is something else than it last told: a queue may be set up after its functions."""
+        if now - self._looked_at < LOOK_S or not queues_loaded():
+            return False
+        self._looked_at = now
+        return self._body() != self._offered
+
+    def functions(self) -> bytes:
+        """The body of PUT functions: what this process would run."""
+        self._offered = self._body()
+        return self._offered
 
     @staticmethod
-    def functions() -> bytes:
-        """The body of PUT functions: what this process would run."""
+    def _body() -> bytes:
         found = [
             {
                 "name": spec.name,
-                "signature": spec.signature(),
+                "signature": handed_signature(spec, way),
                 "code": spec.fields.get("code"),
                 "replay": spec.replay or "yes",
                 "caution": spec.caution,
-                "via": None,
+                "via": way.system if way is not None else None,
             }
-            for spec in REGISTRY.functions.values()
+            for spec, way in ((spec, way_of(spec)) for spec in REGISTRY.functions.values())
         ]
         return canonical(found).encode()
 
@@ -68,10 +150,10 @@ class Orders:
             number = order.get("id") if isinstance(order, dict) else None
             if not isinstance(number, str) or not is_uuid(number) or number in self._seen:
                 continue
-            if not self._running.acquire(blocking=False):
+            if not self._runs.begin():
                 return None
             if not self._claim(number):
-                self._running.release()
+                self._runs.unclaimed()
         return None
 
     def _say_once(self, why: str) -> None:
@@ -91,12 +173,18 @@ class Orders:
             self._say_once("the claim's answer proves nothing: its mac is missing or wrong")
             return False
         try:
+            if hand_over(order):
+                self._report(number, fence, "handed_over", None)
+                return False
             run = prepare(order, self._process)
+        except NotKnown as error:  # the broker may have it: whoever says `refused` now may be wrong
+            trouble.note("an order was handed to a queue, and nobody knows whether it got there", error)
+            return False
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the operator is told
             self._report(number, fence, "refused", str(error.args[0] if error.args else type(error).__name__))
             return False
         self._report(number, fence, "started", None)
-        run(self._running.release)
+        run(self._runs.end)
         return True
 
     def _remember(self, number: str) -> None:
@@ -113,7 +201,7 @@ class Orders:
         return hmac.compare_digest(mac.encode(), order_mac(key, order, self._instance).encode())
 
     def _report(self, number: str, fence: object, outcome: str, detail: str | None) -> None:
-        said = {"fence": fence, "outcome": outcome, "detail": clean(detail, 500) if detail else None}
+        said = {"fence": fence, "outcome": outcome, "detail": clean(scrub(detail), 500) if detail else None}
         answer = self._transport.request("POST", f"/orders/{number}/result", canonical(said).encode())
         if answer.status not in (200, 204):
             trouble.note("an order's result was not taken", f"{answer.status} {str(answer.body)[:200]}")

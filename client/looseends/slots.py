@@ -1,4 +1,4 @@
-"""The bytes of a journal, version 1: how a task's record lies in a segment, and how its events come back out. Pure.
+"""The bytes of a journal, version 1: how a task's record lies in a segment. Pure; its events are in telling.py.
 
 Rules (docs/journal.md draws them):
 
@@ -7,19 +7,20 @@ Rules (docs/journal.md draws them):
    packed bytes, so a kill finds the old word or the new one and nothing between. Never `pack_into`: it fills with
    zeros first, and a reader sees them.
 3. An end is time and outcome in one word; its detail lies in the side file *before* the word is set.
-4. Everything that does not change carries a CRC. A reader believes nothing else: wrong magic, size, CRC, name or time
-   means "no such record", never an exception and never an invented task.
+4. Everything that does not change carries a CRC, seeded with its segment and its slot: bytes that were copied to another
+   place are no record there. A reader believes nothing else: wrong magic, size, CRC, name or time means "no such record",
+   never an exception and never an invented task.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from .wire import CANCEL_REASONS, DROP_REASONS, INT_MAX, NAME_CHARS_MAX, NOTE_CHARS_MAX, NS
+from .wire import NAME_CHARS_MAX
 
 MAGIC = b"LOOSEND1"
 VERSION = 1
@@ -27,19 +28,24 @@ HEADER_BYTES = 4096
 SLOT_BYTES = 256
 SEGMENT_BYTES = (64 << 10, 256 << 10, 1 << 20, 4 << 20)
 SEGMENT_BYTES_MAX = SEGMENT_BYTES[-1]
+SLOTS = tuple((size - HEADER_BYTES) // SLOT_BYTES for size in SEGMENT_BYTES)
 INLINE_BYTES_MAX = 168
 SIDE_UNIT = 256
 SIDE_DATA_BYTES_MAX = (1 << 20) - 1
+SIDE_BYTES_MAX = 16 << 20  # per segment; beyond it arguments and tracebacks are left out, starts and ends are not
 NAMES_BYTES_MAX = 4 << 20
 NAMES_MAX = 20_000
 
 HEADER = struct.Struct("<8sIIQQQ")  # magic, version, slots, time (unix ms), nonce (58 bits), base of seq
 HEADER_CRC = struct.Struct("<I")
 ANCHOR_AT = 48  # signed: wall clock minus monotonic clock in ns, refreshed while the process lives
+DROPPED_AT = 56  # records this process could not keep so far: the only trace of them once it is killed
 FIXED = struct.Struct("<BHIHH")  # flags, attempt, name, bytes of args, bytes of extra: what the CRC begins with
+STAMP = struct.Struct("<BBHI")
 SLOT = struct.Struct("<BBHIIHHQQQQQ")
 """commit, flags, attempt, name, crc, bytes of args, bytes of extra; then scheduled, started, ended, detail, progress."""
 IDS_AT, INLINE_AT = 56, 88
+_COLUMNS = struct.Struct("<xBxxI8x5Q32xQ160x")
 SCHEDULED_AT, STARTED_AT, ENDED_AT, DETAIL_AT, PROGRESS_AT = 16, 24, 32, 40, 48
 WORD = struct.Struct("<Q")
 OFFSET = struct.Struct("<q")
@@ -47,9 +53,24 @@ SIDE_HEAD = struct.Struct("<II")  # length, crc
 
 OWN_ID, SPILLED = 1, 2  # flags
 FINISHED, FAILED, CANCELLED, DROPPED = 1, 2, 3, 4  # the low three bits of the ended word
-STATUS = {FINISHED: "finished", FAILED: "failed", CANCELLED: "cancelled", DROPPED: "dropped"}
+HANDED = 5
+"""A broker has the message: nothing more is to be told from here, and whoever runs it tells of its start and end."""
+UNSURE, HANDLED = 6, 7
+"""A failure of captured work: nobody has retrieved its exception so far (told as not handled, and held back for UNSURE_S to see
+whether somebody does), and one whose exception was retrieved."""
+UNSURE_S = 60.0
+STATUS = {
+    FINISHED: "finished",
+    FAILED: "failed",
+    CANCELLED: "cancelled",
+    DROPPED: "dropped",
+    UNSURE: "failed",
+    HANDLED: "failed",
+}
 HAS_SCHEDULED, HAS_STARTED, HAS_PROGRESS, HAS_END = 1, 2, 4, 8
 NO_ID = bytes(16)
+HAND_OVER_S = 60.0
+"""A message that no broker confirmed for so long is not waiting its turn: it most likely never got there."""
 EXPECTS = "expect"
 """The `source` of names whose records are expectations, not tasks."""
 
@@ -58,12 +79,13 @@ ReadSide = Callable[[int, int], bytes]
 
 
 class Header(NamedTuple):
-    """The unchanging head of a segment."""
+    """The unchanging head of a segment. `seal`: 29 bits of its CRC, from which its slots' CRCs begin (30 bits add fastest)."""
 
     slots: int
     time_ms: int
     nonce: int
     base: int
+    seal: int
 
 
 class Name(NamedTuple):
@@ -93,23 +115,49 @@ class Record(NamedTuple):
     progress: int
 
 
-def pack_header(slots: int, time_ms: int, nonce: int, base: int, anchor: int) -> bytes:
+def make_header(slots: int, time_ms: int, nonce: int, base: int) -> Header:
+    """The head of a new segment."""
+    return Header(slots, time_ms, nonce, base, crc32(HEADER.pack(MAGIC, VERSION, slots, time_ms, nonce, base)) >> 3)
+
+
+def pack_header(head: Header, anchor: int, dropped: int = 0) -> bytes:
     """The first bytes of a new segment."""
-    head = HEADER.pack(MAGIC, VERSION, slots, time_ms, nonce, base)
-    return head + HEADER_CRC.pack(crc32(head)) + bytes(ANCHOR_AT - HEADER.size - 4) + OFFSET.pack(anchor)
+    packed = HEADER.pack(MAGIC, VERSION, head.slots, head.time_ms, head.nonce, head.base)
+    packed += HEADER_CRC.pack(crc32(packed))
+    return packed + bytes(ANCHOR_AT - len(packed)) + OFFSET.pack(anchor) + WORD.pack(dropped)
 
 
 def read_header(data: bytes | memoryview, size: int) -> Header | None:
     """The head of a segment of `size` bytes, or None where this is no segment of ours."""
     if size not in SEGMENT_BYTES or len(data) < HEADER_BYTES:
         return None
-    head = bytes(data[: HEADER.size])
-    magic, version, slots, time_ms, nonce, base = HEADER.unpack(head)
-    if magic != MAGIC or version != VERSION or HEADER_CRC.unpack_from(data, HEADER.size)[0] != crc32(head):
+    packed = bytes(data[: HEADER.size])
+    magic, version, slots, time_ms, nonce, base = HEADER.unpack(packed)
+    crc = crc32(packed)
+    if magic != MAGIC or version != VERSION or HEADER_CRC.unpack_from(data, HEADER.size)[0] != crc:
         return None
     if slots != (size - HEADER_BYTES) // SLOT_BYTES or time_ms >= 1 << 48 or nonce >= 1 << 58 or base >= 1 << 40:
         return None
-    return Header(slots, time_ms, nonce, base)
+    return Header(slots, time_ms, nonce, base, crc >> 3)
+
+
+def version_of(data: bytes) -> int:
+    """The version of the format that these first bytes of a segment name, 0 where they are damaged. Every version begins so."""
+    packed = data[: HEADER.size]
+    if len(data) < HEADER.size + HEADER_CRC.size or packed[: len(MAGIC)] != MAGIC:
+        return 0
+    return int(HEADER.unpack(packed)[1]) if HEADER_CRC.unpack_from(data, HEADER.size)[0] == crc32(packed) else 0
+
+
+def committed(data: Any, head: Header) -> bytes:
+    """The commit bytes of a segment, one a slot."""
+    return bytes(data[HEADER_BYTES::SLOT_BYTES])[: head.slots]
+
+
+def dropped_in(data: Any) -> int:
+    """How many records the process had dropped by the time it last wrote to this segment; 0 where the word is absurd."""
+    count: int = WORD.unpack_from(data, DROPPED_AT)[0]
+    return count if count < 1 << 40 else 0
 
 
 def task_id(head: Header, slot: int) -> bytes:
@@ -125,9 +173,37 @@ def id_text(raw: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def seal(flags: int, attempt: int, name: int, args: int, extra: int, rest: bytes) -> int:
-    """The CRC of what never changes in a slot: the fixed numbers, both ids and the body."""
-    return crc32(rest, crc32(FIXED.pack(flags, attempt, name, args, extra)))
+def seal(place: int, flags: int, attempt: int, name: int, args: int, extra: int, rest: bytes) -> int:
+    """The CRC of what never changes in a slot: fixed numbers, both ids; then `place` (head.seal + slot); then the body."""
+    return crc32(rest[32:], crc32(FIXED.pack(flags, attempt, name, args, extra) + rest[:32]) ^ place & 0xFFFFFFFF)
+
+
+class Stamp:
+    """What the plain records of one name share, worked out once: the first bytes of a slot, and where its CRC begins.
+
+    Plain: a first attempt begun now, with the slot's own id, and arguments that fit into the slot with nothing beside them.
+    """
+
+    __slots__ = ("head", "number", "seeds")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.head = STAMP.pack(0, 0, 1, number)
+        self.seeds: dict[int, int] = {}  # by bytes of arguments, of tasks without a parent: at most INLINE_BYTES_MAX of them
+
+    def seed(self, size: int, parent: bytes | None) -> int:
+        """Where the CRC of a record with `size` bytes of arguments begins, up to its place."""
+        found = crc32(FIXED.pack(0, 1, self.number, size, 0) + NO_ID + (parent or NO_ID))
+        if parent is None:
+            self.seeds[size] = found
+        return found
+
+
+PACKERS = tuple(struct.Struct(f"<8sIHHQQ40x16s{size}s").pack_into for size in range(INLINE_BYTES_MAX + 1))
+"""By bytes of arguments, what writes a plain record: head, crc, bytes of args, of extra, scheduled, started, parent, args.
+
+`pack_into` fills with zeros before it writes; here alone that harms nobody: no reader looks at a slot without its commit byte.
+"""
 
 
 def pack_ref(unit: int, length: int, turn: int = 0) -> int:
@@ -137,21 +213,23 @@ def pack_ref(unit: int, length: int, turn: int = 0) -> int:
 
 def read_ref(ref: int, side: ReadSide) -> bytes | None:
     """The bytes a word points at, or None where they are not whole."""
-    length = ref >> 16 & 0xFFFFF
-    if not length:
-        return None
-    data = side((ref >> 36) * SIDE_UNIT, SIDE_HEAD.size + length)
-    if len(data) != SIDE_HEAD.size + length:
+    offset, length = ref_place(ref)
+    data = side(offset, length) if length else b""
+    if not length or len(data) != length:
         return None
     said, crc = SIDE_HEAD.unpack_from(data)
     body = data[SIDE_HEAD.size :]
-    return body if said == length and crc == crc32(body) else None
+    return body if said == len(body) and crc == crc32(body) else None
 
 
 def read_slot(data: Any, index: int, head: Header, names: dict[int, Name], side: ReadSide) -> Record | None:
     """The record in slot `index` of a segment's bytes, or None: not committed, not whole, or not ours."""
     at = HEADER_BYTES + index * SLOT_BYTES
-    slot = bytes(data[at : at + SLOT_BYTES])
+    return read_one(bytes(data[at : at + SLOT_BYTES]), index, head, names, side)
+
+
+def read_one(slot: bytes, index: int, head: Header, names: dict[int, Name], side: ReadSide) -> Record | None:
+    """The same of the slot's own bytes, wherever they were copied to."""
     commit, flags, attempt, number, crc, args, extra, scheduled, started, ended, detail, progress = SLOT.unpack_from(slot)
     if commit != 1 or not (scheduled or started):
         return None
@@ -159,7 +237,7 @@ def read_slot(data: Any, index: int, head: Header, names: dict[int, Name], side:
     name = names.get(number)
     if name is None or size > INLINE_BYTES_MAX:
         return None
-    if crc != seal(flags, attempt, number, args, extra, slot[IDS_AT : INLINE_AT + size]):
+    if crc != seal(head.seal + index, flags, attempt, number, args, extra, slot[IDS_AT : INLINE_AT + size]):
         return None
     body: bytes | None = slot[INLINE_AT : INLINE_AT + size]
     if flags & SPILLED:
@@ -184,21 +262,52 @@ def read_slot(data: Any, index: int, head: Header, names: dict[int, Name], side:
     )
 
 
+def records(data: Any, head: Header, names: dict[int, Name], side: ReadSide) -> Iterator[Record | None]:
+    """What was committed to a segment, in order; None for a record that is damaged."""
+    for index, commit in enumerate(committed(data, head)):
+        if commit:
+            yield read_slot(data, index, head, names, side)
+
+
 def words_of(data: Any, index: int) -> tuple[int, int, int, int, int]:
     """The five changing words of a slot: scheduled, started, ended with status, detail, progress."""
     at = HEADER_BYTES + index * SLOT_BYTES + SCHEDULED_AT
     return struct.unpack("<5Q", data[at : at + 40])
 
 
+class Columns(NamedTuple):
+    """What stands in the slots of a run, by what it is: a few calls for hundreds of records. `spilled`: where arguments lie."""
+
+    flags: tuple[int, ...]
+    names: tuple[int, ...]
+    scheduled: tuple[int, ...]
+    started: tuple[int, ...]
+    ended: tuple[int, ...]
+    detail: tuple[int, ...]
+    progress: tuple[int, ...]
+    spilled: tuple[int, ...]
+
+
+def columns(data: bytes) -> Columns:
+    """The columns of at least one slot's bytes."""
+    return Columns(*zip(*_COLUMNS.iter_unpack(data), strict=True))
+
+
+def ref_place(ref: int) -> tuple[int, int]:
+    """Offset and length of what a word points at, its length and CRC before it; length 0: it points at nothing."""
+    length = ref >> 16 & 0xFFFFF
+    return (ref >> 36) * SIDE_UNIT, SIDE_HEAD.size + length if length else 0
+
+
 def read_names(data: bytes) -> dict[int, Name]:
-    """The names table. A line that is torn, foreign or too much is left out."""
+    """The names table. A line that is torn, foreign or too much is left out; of two with one number the first counts."""
     names: dict[int, Name] = {}
-    for line in data[:NAMES_BYTES_MAX].split(b"\n")[: 2 * NAMES_MAX]:
-        entry = loads(line)
+    for line in data[:NAMES_BYTES_MAX].split(b"\n")[: 2 * NAMES_MAX + 1]:
+        entry = loads(line[9:]) if line[:9] == b"%08x " % crc32(line[9:]) else None
         if not isinstance(entry, dict):
             continue
         number, name, params, key, fields = (entry.get(k) for k in ("n", "name", "params", "key", "fields"))
-        if not isinstance(number, int) or not isinstance(name, str) or not name or not isinstance(fields, dict):
+        if type(number) is not int or number in names or not isinstance(name, str) or not name or not isinstance(fields, dict):
             continue
         if isinstance(params, list) and all(isinstance(p, str) for p in params) and isinstance(key, str | None):
             names[number] = Name(name, tuple(params), key, fields)
@@ -208,8 +317,9 @@ def read_names(data: bytes) -> dict[int, Name]:
 def pack_name(number: int, name: Name) -> bytes:
     """One line of the names table."""
     entry = {"n": number, "name": name.name, "params": name.params, "key": name.key, "fields": name.fields}
+    line = json.dumps(entry, separators=(",", ":")).encode()
     # a line feed on both sides: a line that a full disk cut short must not swallow the next one
-    return b"\n" + json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    return b"\n%08x %s\n" % (crc32(line), line)
 
 
 def loads(data: bytes) -> Any:
@@ -225,105 +335,3 @@ def clean(text: str, chars_max: int = NAME_CHARS_MAX) -> str:
     if "\0" in text:
         text = text.replace("\0", "\\0")
     return text.encode("utf-8", "backslashreplace").decode()[:chars_max]
-
-
-def key_of(template: str | None, args: dict[str, Any]) -> str | None:
-    """A task's key from its recorded arguments: the value of the parameter named, or a template "order-{order_id}"."""
-    if template is None:
-        return None
-    if "{" not in template:
-        return plain(args.get(template))
-    text = template
-    for name, value in args.items():
-        if f"{{{name}}}" in text:
-            shown = plain(value)
-            if shown is None:
-                return None
-            text = text.replace(f"{{{name}}}", shown)
-    return clean(text)
-
-
-def plain(value: Any) -> str | None:
-    """A recorded argument as key text: numbers, text and ids as they read, None for everything that has no short form."""
-    if isinstance(value, dict) and value.get("$t") in ("uuid", "int", "decimal", "date", "datetime", "path"):
-        value = value.get("v")
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        return None
-    return clean(str(value))
-
-
-def _body(record: Record) -> dict[str, Any]:
-    """The fields that `scheduled` and `started` share."""
-    fields: dict[str, Any] = dict(record.name.fields)
-    args = loads(record.args) if record.args else None
-    if isinstance(args, list):
-        args = dict(zip(record.name.params, args, strict=False))
-    if isinstance(args, dict):
-        fields["args"] = args
-        fields["key"] = key_of(record.name.key, args)
-    extra = loads(record.extra) if record.extra else None
-    if isinstance(extra, dict):
-        fields.update(extra)
-    if record.parent != NO_ID:
-        fields["parent"] = id_text(record.parent)
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def events_of(record: Record, anchor: int, side: ReadSide, want: int = 15) -> list[dict[str, Any]]:
-    """The events of a record as they go on the wire, `at` in unix ns by `anchor` (wall minus monotonic).
-
-    `want` is a mask of HAS_*. A time that no clock can show means that this record is not to be believed: nothing.
-    """
-    times = [t + anchor for t in (record.scheduled, record.started, record.ended) if t]
-    if not times or not all(0 < at <= INT_MAX for at in times) or not 1 <= record.attempt <= 10_000:
-        return []
-    common = {"task": id_text(record.task), "name": record.name.name, "attempt": record.attempt, "seq": record.seq}
-    events: list[dict[str, Any]] = []
-    if record.name.fields.get("source") == EXPECTS:
-        return [_expected(record, common, anchor)] if want & HAS_SCHEDULED else []
-    body = _body(record) if want & (HAS_SCHEDULED | HAS_STARTED) else {}
-    if record.scheduled and want & HAS_SCHEDULED:
-        events.append({"type": "scheduled", **common, "at": record.scheduled + anchor, **body})
-    if record.started and want & HAS_STARTED:
-        events.append({"type": "started", **common, "at": record.started + anchor, **body})
-    if record.progress and want & HAS_PROGRESS:
-        events += _progress(record, common, anchor, side)
-    if record.ended and record.status in STATUS and want & HAS_END:
-        events.append(_end(record, common, anchor, side))
-    return events
-
-
-def _expected(record: Record, common: dict[str, Any], anchor: int) -> dict[str, Any]:
-    """What must begin; that the record has ended is its own affair."""
-    body = _body(record)
-    kept: dict[str, Any] = {name: body[name] for name in ("within", "key", "args", "not_replayable_because") if name in body}
-    return {"type": "expected", **common, "at": record.scheduled + anchor, **kept}
-
-
-def _progress(record: Record, common: dict[str, Any], anchor: int, side: ReadSide) -> list[dict[str, Any]]:
-    data = loads(read_ref(record.progress, side) or b"")
-    if not isinstance(data, dict) or not isinstance(data.get("at"), int) or not 0 < data["at"] + anchor <= INT_MAX:
-        return []
-    event = {"type": "progress", **common, "at": data["at"] + anchor}
-    if isinstance(data.get("done"), int | float):
-        event["done"] = data["done"]
-    if isinstance(data.get("note"), str):
-        event["note"] = data["note"][:NOTE_CHARS_MAX]
-    return [event]
-
-
-def _end(record: Record, common: dict[str, Any], anchor: int, side: ReadSide) -> dict[str, Any]:
-    kind = STATUS[record.status]
-    event = {"type": kind, **common, "at": record.ended + anchor}
-    detail = loads(read_ref(record.detail, side) or b"") if record.detail else None
-    detail = detail if isinstance(detail, dict) else {}
-    if record.started and kind != "dropped":
-        event["duration"] = max(0.0, (record.ended - record.started) / NS)
-    if kind == "failed":
-        error = detail.get("error")
-        event["error"] = error if isinstance(error, dict) else {"type": "Error", "message": "its detail could not be kept"}
-    if kind == "cancelled":
-        event["reason"] = detail["reason"] if detail.get("reason") in CANCEL_REASONS else "requested"
-    if kind == "dropped":
-        event["reason"] = detail["reason"] if detail.get("reason") in DROP_REASONS else "exit"
-    return event

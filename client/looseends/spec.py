@@ -7,6 +7,7 @@ ever run by an order, and only registered classes, or classes named in a registe
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +16,16 @@ from typing import Any
 from . import settings
 from .capture import Shape
 from .errors import UsageError
+from .forms import CLASS_TAGS, form_of
 from .journal import Journal
-from .slots import Name, clean
+from .plain import speed_up
+from .redact import is_secret
+from .scrub import MARK, scrub
+from .slots import Name, Stamp, clean
+from .values import importable_name
 from .wire import NAME_CHARS_MAX, TAGS_MAX
 
+VIAS_MAX = 100
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
 _HOLE = re.compile(r"\{(\w+)\}")
@@ -27,7 +34,20 @@ _HOLE = re.compile(r"\{(\w+)\}")
 class Spec:
     """One function's tasks: everything about them that does not change from call to call."""
 
-    __slots__ = ("caution", "fields", "function", "journal", "key", "name", "number", "replay", "shape", "source")
+    __slots__ = (
+        "caution",
+        "fields",
+        "function",
+        "journal",
+        "key",
+        "name",
+        "number",
+        "replay",
+        "shape",
+        "source",
+        "stamp",
+        "vias",
+    )
 
     def __init__(
         self,
@@ -64,21 +84,31 @@ class Spec:
             "code": code_digest(function),
         }
         self.fields = {field: value for field, value in fields.items() if value is not None}
+        self.vias: dict[str, Spec] = {}
         self.journal: Journal | None = None  # in whose names table this spec has this number
         self.number = 0
+        self.stamp = Stamp(0)
 
     def enroll(self, journal: Journal) -> None:
         """Write this spec into the journal's names table. Raises OSError."""
+        speed_up()
         self.number = journal.name(Name(self.name, self.shape.params, self.key, self.fields))
+        self.stamp = Stamp(self.number)
         self.journal = journal
 
     def via(self, source: str, **fields: Any) -> Spec:
-        """The same function's tasks as begun by a hook: other source, else the same."""
-        copy = Spec.__new__(Spec)
-        for slot in Spec.__slots__:
-            setattr(copy, slot, getattr(self, slot))
-        copy.source, copy.fields = source, {**self.fields, "source": source, **fields}
-        copy.journal, copy.number = None, 0
+        """The same function's tasks as begun by a hook: other source, else the same. Asked again it gives the same one: each new
+        one takes a line in the journal's names table, which has an end."""
+        known = f"{source} {sorted(fields.items())!r}"
+        copy = self.vias.get(known)
+        if copy is None:
+            copy = Spec.__new__(Spec)
+            for slot in Spec.__slots__:
+                setattr(copy, slot, getattr(self, slot))
+            copy.source, copy.fields = source, {**self.fields, "source": source, **fields}
+            copy.journal, copy.number, copy.vias = None, 0, {}
+            if len(self.vias) < VIAS_MAX:
+                self.vias[known] = copy
         return copy
 
     @property
@@ -102,7 +132,7 @@ class Registry:
     def __init__(self) -> None:
         self.functions: dict[str, Spec] = {}
         self.version = 0
-        self._types: dict[str, type] = {}
+        self._types: dict[str, Any] = {}
         self._scanned: set[str] = set()
 
     def add(self, spec: Spec) -> None:
@@ -115,13 +145,17 @@ class Registry:
         """Allow a class to be rebuilt from recorded arguments."""
         self._types[f"{kind.__module__}:{kind.__qualname__}"] = kind
 
-    def types(self) -> Mapping[str, type]:
-        """All classes allowed, those of registered functions' annotations among them (looked up once per function)."""
+    def types(self) -> Mapping[str, Any]:
+        """All classes allowed, those of registered functions' annotations among them (looked up once per function), and the
+        registered functions themselves, which may be arguments of each other."""
         for name, spec in list(self.functions.items()):
             if name not in self._scanned:
                 self._scanned.add(name)
                 for kind in annotated_types(spec.function):
                     self.add_type(kind)
+                known = importable_name(spec.function)
+                if known is not None:
+                    self._types[known] = spec.function
         return self._types
 
 
@@ -161,30 +195,39 @@ def _collect(annotation: Any, space: Mapping[str, Any], found: list[type], depth
 
 
 def has_form(kind: type) -> bool:
-    """Whether instances of this class are written with a tag of their own (enum, dataclass, namedtuple, model)."""
-    own = vars(kind)
-    forms = ("_member_map_", "__dataclass_fields__", "__pydantic_fields__", "__pydantic_core_schema__")
-    return any(form in own for form in forms) or (issubclass(kind, tuple) and "_fields" in own)
+    """Whether instances of this class are written with a tag of their own (enum, dataclass, attrs, namedtuple, model)."""
+    return form_of(kind).tag in CLASS_TAGS
 
 
 def name_of(function: Any) -> str:
     """`module.qualname` of a function, with the script's name for `__main__`."""
+    function = unbent(function)
     module = getattr(function, "__module__", None) or type(function).__module__
     qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
-    if module == "__main__":
+    if module in ("__main__", "__mp_main__"):  # the second: the same script, in a process that multiprocessing spawned
         found = getattr(sys.modules.get("__main__"), "__spec__", None)
         module = getattr(found, "name", None) or settings.program_name(sys.argv[0] if sys.argv else "") or module
     return clean(f"{module}.{qualname}")
 
 
 def code_flags(function: Any) -> int:
-    """The code flags of a function, seen through partials and methods; 0 where it has no code."""
-    function = getattr(function, "func", function) if not hasattr(function, "__code__") else function
+    """The code flags of what a call runs, seen through partials, methods, and objects with a `__call__`; 0 without code."""
+    function = unbent(function)
+    if not hasattr(function, "__code__") and not isinstance(function, type):
+        function = type(function).__call__ if callable(function) else None
     return getattr(getattr(function, "__code__", None), "co_flags", 0)
+
+
+def unbent(function: Any) -> Any:
+    """What a `functools.partial` calls in the end; anything else is given back."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def code_digest(function: Any) -> str | None:
     """A short digest of what a function does: code and constants, of this interpreter's version."""
+    function = unbent(function)
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     code = getattr(function, "__code__", None)
@@ -253,5 +296,5 @@ def checked_tags(tags: Mapping[str, str] | None, place: str) -> dict[str, str] |
     if isinstance(tags, Mapping) and len(tags) <= TAGS_MAX:
         texts = [text for pair in tags.items() for text in pair]
         if all(isinstance(text, str) and 0 < len(text) <= NAME_CHARS_MAX for text in texts):
-            return {clean(name): clean(value) for name, value in tags.items()}
+            return {clean(name): MARK if is_secret(name) else clean(scrub(value)) for name, value in tags.items()}
     raise UsageError(f"{place}: tags are at most {TAGS_MAX} short texts by name, such as {{'tier': 'gold'}}, not {tags!r:.200}")

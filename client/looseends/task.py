@@ -18,7 +18,9 @@ from .context import CURRENT, Task
 from .errors import UsageError
 from .lifecycle import PROCESS
 from .slots import clean
-from .spec import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, REGISTRY, Spec, code_flags, name_of
+from .spec import CO_ASYNC_GENERATOR, CO_GENERATOR, REGISTRY, Spec, code_flags, name_of
+from .wrappers import remember_loop as remember_loop
+from .wrappers import wrap
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,76 +51,33 @@ def task(function: Callable[..., Any] | None = None, /, *, name: str | None = No
     question). redact: names to hide beside the usual ones. tags: short texts. Raises UsageError for a wrong option.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Any) -> Any:
+        if isinstance(function, staticmethod | classmethod):  # what it does to a function comes after what we do
+            return type(function)(decorate(function.__func__))
         return _audited(function, _declare(function, name, "task", options))
 
     return decorate if function is None else decorate(function)
 
 
 def _declare(function: Any, name: str | None, source: str, options: dict[str, Any]) -> Spec:
-    if isinstance(function, staticmethod | classmethod):
-        raise UsageError(f"looseends.{source}: put it below @{type(function).__name__}, not above")
     if not callable(function):
         raise UsageError(f"looseends.{source} takes a function, not {type(function).__name__}: {function!r:.100}")
-    if code_flags(function) & (CO_GENERATOR | CO_ASYNC_GENERATOR):
-        raise UsageError(f"looseends.{source} {name_of(function)}: takes def and async def, not a generator function")
+    if code_flags(function) & (CO_GENERATOR | CO_ASYNC_GENERATOR) and options.get("replay"):
+        raise UsageError(f"looseends.{source} {name_of(function)}: a generator runs while somebody iterates over it: no replay")
     if isinstance(function, type) and source == "task":
         raise UsageError(f"looseends.task {name_of(function)}: takes def and async def, not a class")
-    return Spec(name if name is not None else name_of(function), function, source=source, **options)
+    name = name if name is not None else name_of(function)
+    bound = source == "task" and hasattr(function, "__func__")  # its calls come without `self`, as a partial's do
+    return Spec(name, functools.partial(function) if bound else function, source=source, **options)
 
 
 def _audited(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    wrapper = async_wrapper(function, spec) if code_flags(function) & CO_COROUTINE else _sync_wrapper(function, spec)
+    wrapper = wrap(function, spec)
     setattr(wrapper, MARK, spec)
     spec.function = wrapper
     if spec.replay is not None:
         _offer(spec)
     return wrapper
-
-
-def _sync_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    enter, leave = record.enter, record.leave
-
-    @functools.wraps(function)
-    def looseends_task(*args: Any, **kwargs: Any) -> Any:
-        task = enter(spec, args, kwargs)
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as error:
-            leave(task, error)
-            raise
-        leave(task, None)
-        return result
-
-    return looseends_task
-
-
-def async_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    """The audited form of an `async def`. All of them share one code object, by which `spawn` knows them."""
-    enter, leave = record.enter, record.leave
-
-    @functools.wraps(function)
-    async def looseends_task(*args: Any, **kwargs: Any) -> Any:
-        task = enter(spec, args, kwargs)
-        loop = PROCESS.loop
-        if loop is None or loop.is_closed():
-            remember_loop()
-        try:
-            result = await function(*args, **kwargs)
-        except BaseException as error:
-            leave(task, error)
-            raise
-        leave(task, None)
-        return result
-
-    return looseends_task
-
-
-def remember_loop() -> None:
-    """Note the loop that runs here: replays of `async def` functions run on it."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        PROCESS.loop = asyncio._get_running_loop() or PROCESS.loop
 
 
 def audited(function: Any) -> Spec | None:
@@ -200,14 +159,18 @@ class track:
         task = record.begin(self._spec, text, problem, extra=None if self._key is None else {"key": key_text(self._key)})
         task.token = CURRENT.set(task)
         self._task = task
+        PROCESS.blocks[task] = sys._getframe(1)  # stacks.begins_here, without a call
         return task
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._task is not None:
+            PROCESS.blocks.pop(self._task, None)
             record.leave(self._task, error)
 
     async def __aenter__(self) -> Task:
-        return self.__enter__()
+        task = self.__enter__()
+        PROCESS.blocks[task] = sys._getframe(1)
+        return task
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.__exit__(kind, error, trace)
@@ -262,11 +225,30 @@ def flush(timeout: float = 2.0) -> int:
 
 
 def install(*systems: str) -> None:
-    """Capture the work of these systems: "starlette" (FastAPI's BackgroundTasks). Raises UsageError for an unknown name."""
+    """Capture the work of these systems, such as "asyncio", "starlette". Raises UsageError for an unknown name."""
     for system in systems:
         if system not in INTEGRATIONS:
             raise UsageError(f"looseends.install({system!r}): allowed are {', '.join(INTEGRATIONS)}")
+        if system in AHEAD:
+            AHEAD.discard(system)
+            continue
         __import__(INTEGRATIONS[system], fromlist=["install"]).install()
+        INSTALLED.add(system)
 
 
-INTEGRATIONS = {"starlette": "looseends.integrations.starlette"}
+INSTALLED: set[str] = set()
+"""Systems that were installed in this process."""
+AHEAD: set[str] = set()
+"""Those that `looseends instrument` installed before the program asked for them: its own call is no second one."""
+INTEGRATIONS = {
+    "asyncio": "looseends.integrations.asyncio",
+    "threading": "looseends.integrations.threading",
+    "futures": "looseends.integrations.futures",
+    "multiprocessing": "looseends.integrations.multiprocessing",
+    "starlette": "looseends.integrations.starlette",
+    "celery": "looseends.integrations.celery",
+    "arq": "looseends.integrations.arq",
+    "rq": "looseends.integrations.rq",
+    "dramatiq": "looseends.integrations.dramatiq",
+    "huey": "looseends.integrations.huey",
+}

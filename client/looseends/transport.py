@@ -10,24 +10,27 @@ third part of a token never leaves.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from . import slots, trouble
+from . import parcel, slots, trouble
+from .exchange import exchange
 from .lifecycle import PROCESS, VERSION
 from .settings import Settings
 from .silence import Silence
 from .wire import BODY_BYTES_MAX, DEFAULT_PORT
 
-if TYPE_CHECKING:
-    import http.client
-
+JSON = "application/json"
+_PORTS = {"http": 80, "https": 443}
 CONNECT_S = 2.0
 ANSWER_S = 10.0
 GZIP_BYTES_MIN = 4 << 10
 UNIX_BYTES_MAX = 108  # of a socket's path, its closing zero included
 _UCRED = struct.Struct("@iII")
+_HANG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
+"""The other end is closed. Where a system cannot tell that from news: nothing comes unasked, so any news is the end."""
 
 
 class Answer(NamedTuple):
@@ -36,6 +39,14 @@ class Answer(NamedTuple):
     status: int
     body: Any = None
     retry_after: float = 0.0
+
+
+def was_read(answer: Answer) -> bool:
+    """Whether this says what became of each event: with counts, as a 200, or as a 422 where all were rejected.
+
+    A 200 without them is another program's, which took the port and answers everything with its page.
+    """
+    return answer.status in (200, 422) and isinstance(answer.body, dict) and type(answer.body.get("accepted")) is int
 
 
 class Address(NamedTuple):
@@ -66,7 +77,7 @@ def parse_url(url: str) -> Address:
 
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.username:
-            port = parts.port or (443 if parts.scheme == "https" else 80)
+            port = parts.port or _PORTS[parts.scheme]
             return Address(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
     raise ValueError(f"LOOSEENDS_URL is https://host, http://host:port or unix:/path (absolute, under 108 bytes), not {url!r}")
 
@@ -78,72 +89,91 @@ class Transport:
         """`spool` is where records wait while nobody answers, by default the one of the settings."""
         self._settings = settings
         self.silence = Silence(spool or settings.spool)
-        self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self._address: Address | None = None
         self._default = Address("unix", f"{settings.state}/looseends.sock"), Address("http", "127.0.0.1", DEFAULT_PORT)
         self.proven = False
+        self.takes_journal = False
+        """Whether who answers on this connection said that it takes the journal's own bytes; `asked`: that it spoke at all."""
+        self.asked = False
         parts = (settings.token or "").split(".")
         self._bearer = ".".join(parts[:2]) if len(parts) >= 2 else ""
         self.order_key = parts[2] if len(parts) == 3 else ""
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        """Ask once; where a kept connection turns out to be dead, once more on a new one (every request may be repeated)."""
-        for fresh in (False, True):
-            if fresh and self._connection is not None:
-                self.close()
-            reused = self._connection is not None
+    def request(self, method: str, path: str, body: bytes | None = None, kind: str = JSON) -> Answer:
+        """Ask once; where the connection ends before its answer, once more on a new one (every request may be repeated)."""
+        for again in (False, True):
+            reused = self._socket is not None
             try:
-                return self._ask(method, path, body)
+                return self._ask(method, path, body, kind)
             except Exception as error:  # noqa: BLE001 - sockets, TLS, HTTP and JSON fail in more ways than can be listed
+                was_open = self._socket is not None
                 self.close()
-                if not reused:
+                # A kept one may have been dead for long. On a new one the answer was lost, unless nobody gave any in time.
+                if again or not (reused or (was_open and not isinstance(error, TimeoutError))):
                     self.silence.go_on(self.where(), f"{type(error).__name__}: {error}")
                     break
         return Answer(0)
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Answer:
-        connection = self._connection or self._connect()
-        headers = {"User-Agent": f"looseends/{VERSION}", "Accept": "application/json"}
+    def was_cut(self) -> bool:
+        """Whether the kept connection was closed by its other end or by the network. Never waits."""
+        if self._socket is None:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, _HANG_UP)  # errors are told unasked
+        return bool(poll.poll(0))
+
+    def _ask(self, method: str, path: str, body: bytes | None, kind: str) -> Answer:
+        sock = self._socket or self._connect()
+        headers = {"Host": self._host(), "User-Agent": f"looseends/{VERSION}", "Accept": JSON}
         if self._bearer:
             headers["Authorization"] = f"Bearer {self._bearer}"
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = kind
             if len(body) >= GZIP_BYTES_MIN and not self._is_local():
                 import gzip
 
                 body = gzip.compress(body, 1)
                 headers["Content-Encoding"] = "gzip"
         prefix = self._address.prefix if self._address else ""
-        connection.request(method, f"{prefix}/api/v1{path}", body, headers)
-        response = connection.getresponse()
-        data = response.read(BODY_BYTES_MAX)
+        reply = exchange(sock, f"{method} {prefix}/api/v1{path}", headers, body, BODY_BYTES_MAX)
         self.silence.end(self.where())
-        if response.isclosed() is False or response.will_close:
+        if path == "/events":
+            self.asked, self.takes_journal = True, reply.headers.get(parcel.TAKES.lower()) == parcel.TAKEN
+        if not reply.keeps:
             self.close()
-        return Answer(response.status, slots.loads(data) if data else None, _seconds(response.getheader("Retry-After")))
+        answered = slots.loads(reply.body) if reply.body else None
+        return Answer(reply.status, answered, _seconds(reply.headers.get("retry-after")))
+
+    def _host(self) -> str:
+        address = self._address
+        if address is None or address.scheme == "unix":
+            return "localhost"
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return host if address.port == _PORTS[address.scheme] else f"{host}:{address.port}"
 
     def _is_local(self) -> bool:
         address = self._address
         return address is not None and (address.scheme == "unix" or address.host in ("127.0.0.1", "localhost", "::1"))
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> socket.socket:
         error: Exception = OSError("no address")
         for address in self._addresses():
             try:
-                connection = _open(address)
+                sock = _open(address)
             except OSError as failure:
                 error = failure
                 continue
-            self._connection, self._address = connection, address
+            self._socket, self._address = sock, address
             if address == self._default[0]:
                 PROCESS.reached = address.host
-            self.proven = address.scheme == "unix" and _peer_is_ours(connection.sock)
-            return connection
+            self.proven = address.scheme == "unix" and _peer_is_ours(sock)
+            return sock
         raise error
 
     def where(self) -> str:
         """Where the daemon is, or is looked for."""
-        return " or ".join(map(str, self._addresses() if self._connection is None or self._address is None else [self._address]))
+        return " or ".join(map(str, self._addresses() if self._socket is None or self._address is None else [self._address]))
 
     def _addresses(self) -> list[Address]:
         if self._settings.url:
@@ -158,36 +188,39 @@ class Transport:
 
     def close(self) -> None:
         """Drop the connection; the next request opens another."""
-        connection, self._connection, self.proven = self._connection, None, False
-        if connection is not None:
-            connection.close()
+        sock, self._socket = self._socket, None
+        self.proven = self.takes_journal = self.asked = False
+        if sock is not None:
+            sock.close()
 
     def abandon(self) -> None:
-        """In a forked child: free the descriptor and nothing else.
-
-        The parent's thread may have been reading an answer; closing the file it read from would wait for a lock that nobody in
-        this process will ever give back.
-        """
-        connection, self._connection, self.proven = self._connection, None, False
-        if connection is not None and connection.sock is not None:
-            os.close(connection.sock.detach())
+        """In a forked child: free the descriptor, and say nothing to the other end, which hears our parent on it."""
+        sock, self._socket = self._socket, None
+        self.proven = self.takes_journal = self.asked = False
+        if sock is not None:
+            os.close(sock.detach())
 
 
-def _open(address: Address) -> http.client.HTTPConnection:
-    import http.client
-
-    if address.scheme == "https":
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(address.host, address.port, timeout=CONNECT_S)
-        connection.connect()
-    elif address.scheme == "http":
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=CONNECT_S)
-        connection.connect()
+def _open(address: Address) -> socket.socket:
+    if address.scheme == "unix":
+        sock = _unix(address.host)
     else:
-        connection = http.client.HTTPConnection("localhost", timeout=ANSWER_S)
-        connection.sock = _unix(address.host)
-    connection.sock.settimeout(ANSWER_S)
-    connection.auto_open = 0  # it would reopen a unix connection as TCP, and behind our back
-    return connection
+        sock = socket.create_connection((address.host, address.port), CONNECT_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if address.scheme == "https":
+            sock = _secured(sock, address.host)
+    sock.settimeout(ANSWER_S)
+    return sock
+
+
+def _secured(sock: socket.socket, host: str) -> socket.socket:
+    import ssl
+
+    try:
+        return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    except OSError:
+        sock.close()
+        raise
 
 
 def _unix(path: str) -> socket.socket:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import time
 
+from .scrub import scrub
+
 EVERY_S = 60.0
 COUNTS: dict[str, int] = {}
 _said_at: dict[str, float] = {}
 _KINDS_MAX = 100
+DETAIL_CHARS_MAX = 4_000
+"""Of a detail as it is logged, without the secrets that show themselves: it may be an exception of the service's own."""
 
 
 def note(kind: str, detail: object = "", *, line: str = "") -> bool:
@@ -26,7 +30,7 @@ def note(kind: str, detail: object = "", *, line: str = "") -> bool:
     if now - _said_at.get(kind, -EVERY_S) < EVERY_S:
         return False
     _said_at[kind] = now
-    say(line or f"{kind} ({COUNTS[kind]} so far): {text_of(detail)}")
+    say(scrub(line or f"{kind} ({COUNTS[kind]} so far): {text_of(detail)[:DETAIL_CHARS_MAX]}"))
     return True
 
 

@@ -12,8 +12,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 from typing import Any, NamedTuple
@@ -50,6 +48,8 @@ DROP_REASONS = (
     "response_replaced",
     "pool_broken",
 )
+LATER = "later"
+"""Of a failure's `handled`: another process will know, and tell."""
 DEFAULT_ENVIRONMENT = "production"
 DEFAULT_PORT = 3637
 NEVER = -1.0
@@ -132,11 +132,15 @@ def uuid8(data: bytes) -> str:
 
 def external_task_id(environment: str, service: str, text: str) -> str:
     """The task id of a shell user's own text (`backup-7`): UUIDv8 of SHA-256 over environment, service and text."""
+    import hashlib  # with OpenSSL behind it, a third of what importing looseends would cost
+
     return uuid8(hashlib.sha256("\0".join((environment, service, text)).encode()).digest())
 
 
 def queue_task_id(system: str, queue: str, job: str, created: str = "") -> str:
     """The task id of a queue's job whose own id is no UUID; the same in producer and worker."""
+    import hashlib
+
     return uuid8(hashlib.sha256("\0".join((system, queue, job, created)).encode()).digest())
 
 
@@ -154,6 +158,9 @@ def canonical_uuid(text: str) -> str:
 def order_mac(order_key: str, order: dict[str, Any], instance: str) -> str:
     """What proves a daemon to a client: hex HMAC-SHA256 by the order key over the order's canonical JSON, "\\n", instance."""
     message = f"{canonical(order)}\n{instance}".encode()
+    import hashlib
+    import hmac
+
     return hmac.new(order_key.encode(), message, hashlib.sha256).hexdigest()
 
 
@@ -209,6 +216,13 @@ def _bool(value: object, pointer: str) -> bool:
     if not isinstance(value, bool):
         raise _Bad(pointer, "must be true or false")
     return value
+
+
+def _handled(value: object, pointer: str) -> bool | str:
+    """`later`: another process holds the exception, and will know whether anybody asked for it."""
+    if isinstance(value, bool) or value == LATER:
+        return value
+    raise _Bad(pointer, f"must be true, false or {LATER!r}")
 
 
 def _count(value: object, pointer: str) -> int:
@@ -322,7 +336,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "started": _BODY,
     "progress": {"done": _fraction, "note": _note, "stack": _stack},
     "finished": {"duration": _seconds, "result": _payload},
-    "failed": {"duration": _seconds, "error": _error, "handled": _bool, "will_retry": _bool, "retry_at": _when},
+    "failed": {"duration": _seconds, "error": _error, "handled": _handled, "will_retry": _bool, "retry_at": _when},
     "cancelled": {"duration": _seconds, "reason": _one_of(*CANCEL_REASONS)},
     "dropped": {"reason": _one_of(*DROP_REASONS)},
     "expected": {"within": _seconds, "key": _name, "args": _payload, "not_replayable_because": _clipped},

@@ -7,7 +7,8 @@ Rules:
 2. A task that will not run is reported as `dropped` before anything else happens: an earlier one of its list raised
    (`neighbour_raised`), the request failed (`request_failed`), its response was replaced (`response_replaced`).
 3. A function audited by itself is one task: only `scheduled` is written here, its wrapper starts the same record.
-4. Starlette's single `BackgroundTask` is patched, since FastAPI's list has a `__call__` of its own.
+4. What an endpoint says it `expects` and a request did not begin is missed, at the end of the request (requests.py).
+5. Starlette's single `BackgroundTask` is patched, since FastAPI's list has a `__call__` of its own.
 """
 
 from __future__ import annotations
@@ -16,72 +17,55 @@ import asyncio
 import functools
 import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 from looseends import record, trouble
 from looseends.background import drain
-from looseends.context import CURRENT, Task
+from looseends.context import CURRENT, REQUEST, Task
+from looseends.integrations import queues
+from looseends.integrations.requests import TASKS_MAX, Request, label_of
 from looseends.lifecycle import PROCESS
-from looseends.slots import clean
 from looseends.spec import Spec, name_of
-from looseends.task import audited, remember_loop
+from looseends.task import audited
+from looseends.wrappers import remember_loop
 
 ATTRIBUTE = "_looseends"
 SCOPE_KEY = "looseends.request"
+LEAST, BELOW = (0, 40), (2,)
 SPECS_MAX = 5_000
 DRAIN_S = 10.0
-REQUEST_TASKS_MAX = 10_000
-
-
-class Request:
-    """One request and the tasks it scheduled."""
-
-    __slots__ = ("label", "status", "tasks")
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.status = 0
-        self.tasks: list[Task] = []
-
-    def ended(self, failed: bool) -> None:
-        """The response is over: what has not begun by now never will."""
-        reason = "request_failed" if failed or self.status >= 400 else "response_replaced"
-        if failed and record.loop_is_ending():
-            reason = "loop_shutdown"
-        for task in self.tasks:
-            if task.state == "scheduled":
-                record.drop(task, reason)
 
 
 class Hold:
-    """What we keep on a BackgroundTask: its record, and the list it stands in."""
+    """What we keep on a BackgroundTask: its record, how to write it again, and the list it stands in."""
 
-    __slots__ = ("listed", "spec", "task")
+    __slots__ = ("listed", "said", "spec", "task")
 
-    def __init__(self, task: Task, spec: Spec | None) -> None:
-        self.task, self.spec = task, spec
+    def __init__(self, task: Task, spec: Spec | None, said: tuple[Spec, str, str | None, dict[str, Any] | None]) -> None:
+        self.task, self.spec, self.said = task, spec, said
         self.listed: weakref.ref[Any] | None = None
 
 
-REQUEST: ContextVar[Request | None] = ContextVar("looseends_request", default=None)
 _specs: dict[Any, Spec] = {}
 
 
 def install() -> None:
-    """Patch Starlette, once. Raises ImportError where it is not installed."""
+    """Patch Starlette, once. A second time is said and changes nothing. Raises UsageError where it is not installed."""
+    queues.install("starlette", LEAST, BELOW, _hooks)
+
+
+def _hooks() -> list[queues.Hook]:
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask, BackgroundTasks
 
-    if hasattr(BackgroundTask, "__looseends_patched__"):
-        return
     call = _patched_call(BackgroundTask.__call__)
-    BackgroundTask.__init__ = _patched_init(BackgroundTask.__init__, call)  # type: ignore[method-assign]
-    BackgroundTask.__call__ = call  # type: ignore[method-assign]
-    BackgroundTasks.__init__ = _patched_list(BackgroundTasks.__init__)  # type: ignore[method-assign]
-    BackgroundTasks.add_task = _patched_add(BackgroundTasks.add_task)  # type: ignore[method-assign]
-    Starlette.__call__ = _patched_app(Starlette.__call__)  # type: ignore[method-assign]
-    BackgroundTask.__looseends_patched__ = True  # type: ignore[attr-defined]
+    return [
+        (BackgroundTask, "__init__", lambda original: _patched_init(original, call)),
+        (BackgroundTask, "__call__", lambda original: call),
+        (BackgroundTasks, "__init__", _patched_list),
+        (BackgroundTasks, "add_task", _patched_add),
+        (Starlette, "__call__", _patched_app),
+    ]
 
 
 # --- adding -------------------------------------------------------------------------------------------------------
@@ -109,11 +93,11 @@ def _schedule(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hold:
         args = (bound, *args)
     text, problem = spec.shape.encode(args, kwargs)
     request = REQUEST.get()
-    extra = {"request": request.label} if request is not None else None
+    extra = {"request": request.label} if request is not None else None  # kept in case the list is run outside its request
     task = record.begin(spec, text, problem, scheduled=True, extra=extra)
-    if request is not None and len(request.tasks) < REQUEST_TASKS_MAX:
+    if request is not None and len(request.tasks) < TASKS_MAX:
         request.tasks.append(task)
-    return Hold(task, inner)
+    return Hold(task, inner, (spec, text, problem, extra))
 
 
 def _spec(inner: Spec | None, func: Any) -> Spec:
@@ -178,7 +162,7 @@ def _patched_call(original: Callable[..., Any]) -> Callable[..., Any]:
     async def __call__(self: Any) -> None:
         hold = getattr(self, ATTRIBUTE, None)
         if isinstance(hold, Hold) and hold.task.state == "dropped":
-            hold.task = _again(hold.task)
+            hold.task = _again(hold)
         if not isinstance(hold, Hold) or hold.task.state != "scheduled":
             await original(self)
             return
@@ -196,10 +180,10 @@ def _patched_call(original: Callable[..., Any]) -> Callable[..., Any]:
     return __call__
 
 
-def _again(task: Task) -> Task:
+def _again(hold: Hold) -> Task:
     """Somebody runs by hand what its request left behind: a second record of the same task overrules the drop."""
-    spec = Spec(task.name, None, source="starlette", start_within="never")
-    return record.begin(spec, "", None, scheduled=True, raw_id=task.raw_id)
+    spec, text, problem, extra = hold.said
+    return record.begin(spec, text, problem, scheduled=True, extra=extra, raw_id=hold.task.raw_id)
 
 
 async def _run(self: Any, hold: Hold, original: Callable[..., Any]) -> None:
@@ -257,7 +241,7 @@ def _patched_app(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def _request(app: Any, scope: Any, receive: Any, send: Any) -> None:
-    request = scope[SCOPE_KEY] = Request(_label(scope))
+    request = scope[SCOPE_KEY] = Request(label_of(scope))
     token = REQUEST.set(request)
     failed = True
     try:
@@ -265,11 +249,8 @@ async def _request(app: Any, scope: Any, receive: Any, send: Any) -> None:
         failed = False
     finally:
         REQUEST.reset(token)
+        request.endpoint = scope.get("endpoint")
         request.ended(failed)
-
-
-def _label(scope: Any) -> str:
-    return clean(f"{scope.get('method', '')} {scope.get('path', '')}").strip() or "request"
 
 
 def _status_send(request: Request, send: Any) -> Any:
