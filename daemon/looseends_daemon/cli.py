@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from looseends.cli import COMMANDS
 from looseends.errors import LooseEndsError, UsageError
-from looseends_daemon.commands import storage
+from looseends_daemon.commands import deciding, demo, reading, replay, storage
 
 DONE, FAILED, USAGE = 0, 1, 2
 EXTRA = ("aiohttp", "aiosqlite", "jinja2", "msgspec")
@@ -24,6 +25,12 @@ TOP = """\
 every task that was started is accounted for, and if we cannot account for it, we say so
 
   looseends serve                          start the daemon and its dashboard; needs no configuration
+  looseends demo                           lose work on purpose and watch each loss being found
+  looseends exec --name nightly --deadline 2h -- /usr/local/bin/backup
+  looseends instrument -- uvicorn shop:app --workers 2
+  looseends doctor --app shop:app          say what of an application is captured, and what is not
+  looseends ls                             list the loose ends; `show ID` says what became of one
+  looseends replay is:loose --since 2h     plan to run them again; --yes runs the plan
   looseends config check config.toml       find every mistake in a configuration, with its line
   looseends token create --role ingest --service shop-web
 """
@@ -63,10 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="looseends", description=TOP, formatter_class=raw)
     commands = parser.add_subparsers(title="commands")
+    for name, words in COMMANDS.items():  # the client's own: its entry point takes them before it comes here
+        commands.add_parser(name, help=words, add_help=False)
     _serve_parser(commands, raw)
     _config_parser(commands, raw)
     _token_parser(commands, raw)
     storage.add(commands, raw, _settings)
+    demo.add(commands, raw)
+    reading.add(commands, raw, _settings)
+    deciding.add(commands, raw, _settings)
+    replay.add(commands, raw, _settings)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
@@ -96,6 +109,7 @@ def _config_parser(commands: Any, raw: Any) -> None:
         "check", help="name every mistake with its line", epilog="example: looseends config check config.toml"
     )
     check.add_argument("file")
+    check.add_argument("--probe", action="store_true", help="also send a test to every endpoint, and one heartbeat")
     check.set_defaults(run=_config_check)
     show = acts.add_parser("show", help="print what is in force, secrets masked")
     show.add_argument("-c", dest="config", metavar="CONFIG")
@@ -148,14 +162,18 @@ def _settings(args: argparse.Namespace) -> Any:
 def _serve(args: argparse.Namespace) -> int:
     from looseends_daemon.serve import serve
 
-    return serve(_settings(args))
+    return serve(_settings(args), lambda: _settings(args))
 
 
 def _config_check(args: argparse.Namespace) -> int:
     from looseends_daemon import config
 
-    config.load(args.file, os.environ)
+    settings = config.load(args.file, os.environ)
     print(f"{args.file}: nothing wrong")
+    if args.probe:
+        from looseends_daemon.commands.probe import probe
+
+        return DONE if probe(settings) else FAILED
     return DONE
 
 

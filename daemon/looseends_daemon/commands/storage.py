@@ -85,7 +85,8 @@ def _doctor_parser(commands: Any, raw: Any) -> tuple[Any, Any]:
         formatter_class=raw,
         description="Look for trouble and say what to do. Reads the whole database once; changes nothing.\n"
         "Exit code 0: nothing is wrong, 1: somebody has to act.",
-        epilog="example:\n  looseends doctor -c /etc/looseends.toml",
+        epilog="examples:\n  looseends doctor -c /etc/looseends.toml\n"
+        "  looseends doctor --app shop:app     what of an application is captured, instead",
     )
     return parser, run_doctor
 

@@ -23,6 +23,7 @@ import msgspec
 
 from looseends.errors import UsageError
 from looseends_daemon.config.declared import Setting, Table, tables
+from looseends_daemon.config.export import export_of
 from looseends_daemon.config.kinds import Kind
 from looseends_daemon.config.lines import lines_of
 from looseends_daemon.config.render import render_example, show
@@ -33,6 +34,7 @@ from looseends_daemon.config.settings import (
     Detect,
     Endpoint,
     Expect,
+    Heartbeat,
     Log,
     Network,
     Server,
@@ -47,6 +49,7 @@ __all__ = [
     "Detect",
     "Endpoint",
     "Expect",
+    "Heartbeat",
     "Log",
     "Network",
     "Server",
@@ -57,6 +60,7 @@ __all__ = [
     "check",
     "cron_rules",
     "expand",
+    "export_of",
     "load",
     "policy",
     "render_example",
@@ -328,7 +332,7 @@ class _Reading:
             return False, None
         if self.folder is None:
             # `check` reads no secrets, so there is nothing more to judge; the value never leaves this module.
-            return True, () if setting.kind.many else ""
+            return True, ("",) if setting.kind.many else ""
         try:
             with open(self.folder / os.path.expanduser(name), encoding="utf-8") as file:
                 rows = [row.strip() for row in file.read(SECRET_BYTES_MAX).splitlines()]

@@ -20,12 +20,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from looseends.wire import NAME_CHARS_MAX, NEVER
+from looseends_daemon.core.matchers import MATCHERS_MAX, matcher
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 TEXT_CHARS_MAX = 2_000
 LIST_ITEMS_MAX = 100
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://.", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -340,6 +342,29 @@ class Url(Text):
         if not ok or any(mark.isspace() for mark in text):
             raise ValueError("must be an address that begins with http:// or https:// and names a host")
         return text
+
+
+class EndpointUrl(Url):
+    """Where notices go: an http or https address, or any that Apprise understands. Which of them a kind takes, its table says."""
+
+    def read(self, value: Any) -> str:
+        text = Text.read(self, value)
+        if _SCHEME.match(text) is None or any(mark.isspace() for mark in text):
+            raise ValueError("must be an address that begins with http:// or https:// and names a host, or one of Apprise")
+        return super().read(text) if text.lower().startswith(("http://", "https://")) else text
+
+
+class Matchers(Texts):
+    """Matchers in Alertmanager's syntax."""
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        found = super().read(value)
+        if len(found) > MATCHERS_MAX:
+            raise ValueError(f"has {len(found)} matchers, at most {MATCHERS_MAX} are taken")
+        return found
+
+    def one(self, text: str) -> str:
+        return str(matcher(text))
 
 
 class SigningKeys(Texts):

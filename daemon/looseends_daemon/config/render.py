@@ -64,5 +64,7 @@ def _masked(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple("whsec_" + MASK for _ in value)
     parts = urlsplit(value)
+    if parts.scheme not in ("http", "https"):
+        return f"{parts.scheme}://{MASK}"  # in Apprise's addresses the host may be the token
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}/{MASK}"

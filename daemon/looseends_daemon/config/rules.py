@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 
 from looseends.wire import NS
+from looseends_daemon.config.export import export_of
 from looseends_daemon.config.settings import Settings
 from looseends_daemon.core.expect import CronRule
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
+from looseends_daemon.core.matchers import matcher
 from looseends_daemon.core.policy import AfterRule, Policy, TaskRule
 from looseends_daemon.core.retention import Rules
 
@@ -39,6 +42,7 @@ def policy(settings: Settings) -> Policy:
         unreachable_after=detect.unreachable_after,
         rules=task_rules(settings),
         after=after_rules(settings),
+        exports=export_of(settings.otel, os.environ).signals,
     )
 
 
@@ -87,15 +91,20 @@ def alert_rules(settings: Settings) -> AlertRules:
         group_interval=alerts.group_interval,
         repeat_interval=alerts.repeat_interval,
         keep_open_for=alerts.keep_open_for,
+        ack_expires=alerts.ack_expires,
+        settle_failed_after=settings.detect.settle_failed_after,
         sample_tasks=alerts.sample_tasks,
         tasks=task_rules(settings),
         endpoints=tuple(
             EndpointRule(
                 name=endpoint.name,
-                fingerprint=hashlib.sha256(endpoint.url.encode()).hexdigest()[:16],
+                fingerprint=hashlib.sha256(f"{endpoint.kind} {endpoint.url}".encode()).hexdigest()[:16],
                 min_severity=endpoint.min_severity,
                 include_args=endpoint.include_args,
                 timeout=endpoint.timeout,
+                kind=endpoint.kind,
+                match=tuple(matcher(one) for one in endpoint.match),
+                max_per_minute=endpoint.max_per_minute,
             )
             for endpoint in settings.endpoints
         ),

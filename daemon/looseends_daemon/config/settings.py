@@ -11,16 +11,12 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from looseends_daemon.config import kinds
+from looseends_daemon.config.extras import apprise_fault
 
 SEVERITIES = ("info", "warning", "critical")
+ENDPOINT_KINDS = ("webhook", "alertmanager", "apprise")
 STATE_FOLDER = "$XDG_STATE_HOME/looseends"
-LATER = frozenset(
-    (
-        *("heartbeat", "metrics", "otel"),
-        *("detect.heartbeat_every", "detect.settle_failed_after"),
-        *("alerts.ack_expires", "endpoint.match", "endpoint.max_per_minute"),
-    )
-)
+LATER = frozenset(("detect.heartbeat_every",))
 """Sections and keys of the contract that this version does not have."""
 
 
@@ -117,6 +113,15 @@ class Detect(Section, frozen=True, kw_only=True):
     grace: Annotated[
         float, kinds.Duration("The daemon gives no verdict before it has been up and unfrozen this long.", "0s", "10m")
     ] = 5.0
+    settle_failed_after: Annotated[
+        float,
+        kinds.Duration(
+            "A failure that nobody did anything about for this long dismisses itself, with that reason.",
+            "1m",
+            "3660d",
+            never=True,
+        ),
+    ] = 7 * 86_400.0
     spools: Annotated[
         tuple[str, ...],
         kinds.Paths(
@@ -211,25 +216,69 @@ class Alerts(Section, frozen=True, kw_only=True):
     keep_open_for: Annotated[
         float, kinds.Duration("How long everything must stay settled before an incident resolves.", "0s", "1d")
     ] = 0.0
+    ack_expires: Annotated[
+        float, kinds.Duration("How long an acknowledgement stands that names no time of its own.", "1m", "30d")
+    ] = 86_400.0
     sample_tasks: Annotated[int, kinds.Count("Tasks listed in one notice; its counts are always exact.", 1, 50)] = 10
 
 
 class Endpoint(Section, frozen=True, kw_only=True):
-    """Who is told about incidents: one signed webhook per endpoint."""
+    """Who is told about incidents: a signed webhook, an Alertmanager, or one of the many that Apprise knows."""
 
     name: Annotated[str, kinds.Name("Name of the endpoint in pages, headers and logs.", example="ops")]
-    kind: Annotated[str, kinds.Choice("Kind of the endpoint.", "webhook", later=("alertmanager", "apprise"))] = "webhook"
-    url: Annotated[str, kinds.Url("Where notices are posted to.", secret=True, example="https://ops.example.org/hooks/looseends")]
+    kind: Annotated[str, kinds.Choice("Kind of the endpoint.", *ENDPOINT_KINDS)] = "webhook"
+    url: Annotated[
+        str,
+        kinds.EndpointUrl(
+            "Where notices go: of a webhook or an Alertmanager its address, else that of Apprise, like mailto://user:pw@host.",
+            secret=True,
+            example="https://ops.example.org/hooks/looseends",
+        ),
+    ]
     secrets: Annotated[
         tuple[str, ...],
         kinds.SigningKeys(
-            "Signing keys, newest first; all of them sign. In a file: one on each line.",
+            "Signing keys of a webhook, newest first; all of them sign. In a file: one on each line.",
             example=("whsec_bm90IGEgc2VjcmV0LCBtYWtlIHlvdXIgb3duIG9uZSE=",),
         ),
-    ]
+    ] = ()
     min_severity: Annotated[str, kinds.Choice("Incidents below this severity are not sent here.", *SEVERITIES)] = "info"
+    match: Annotated[
+        tuple[str, ...],
+        kinds.Matchers(
+            "Only incidents that fit all of these, as in Alertmanager (=, !=, =~, !~), are sent here.",
+            example=('service=~"shop-.*"', 'environment="production"'),
+        ),
+    ] = ()
     timeout: Annotated[float, kinds.Duration("Time limit of one delivery attempt.", "1s", "1m")] = 15.0
+    max_per_minute: Annotated[
+        int, kinds.Count("More delivery attempts in a minute wait; newer news of an incident take the place of older.", 1, 10_000)
+    ] = 60
     include_args: Annotated[bool, kinds.Bool("Whether arguments and exception texts may leave this machine in notices.")] = False
+
+    def faults(self) -> list[tuple[str, str]]:
+        """Each kind has an address of its own form, and only a webhook is signed."""
+        web = self.url.lower().startswith(("http://", "https://"))
+        if self.kind == "apprise":
+            words = apprise_fault(self.url) if self.url else None
+            found = [("url", words)] if words else []
+        else:
+            needed = "must be an address that begins with http:// or https://"
+            found = [("url", f'{needed}; for one of Apprise set kind = "apprise"')] if self.url and not web else []
+        if self.kind == "webhook" and not self.secrets:
+            found.append(("secrets", "(or secrets_file) is missing: a webhook is signed; " + kinds.SigningKeys.hint))
+        if self.kind != "webhook" and self.secrets:
+            found.append(("secrets", f'belong to kind = "webhook"; {self.kind} does not sign, remove them'))
+        return found
+
+
+class Heartbeat(Section, frozen=True, kw_only=True):
+    """A dead-man's switch outside this machine: it is pinged while all of the daemon works, and its silence is the alarm."""
+
+    url: Annotated[
+        str | None, kinds.Url("Asked with GET while all is well.", secret=True, example="https://hc-ping.com/your-uuid")
+    ] = None
+    every: Annotated[float, kinds.Duration("How often.", "5s", "1d")] = 60.0
 
 
 class Network(Section, frozen=True, kw_only=True):
@@ -239,6 +288,43 @@ class Network(Section, frozen=True, kw_only=True):
     deny_networks: Annotated[
         tuple[str, ...], kinds.Networks("Never reached, whatever a name resolves to (cloud metadata lives here).")
     ] = ("169.254.0.0/16", "fe80::/10")
+
+
+class Metrics(Section, frozen=True, kw_only=True):
+    """What GET /metrics tells Prometheus."""
+
+    prometheus: Annotated[bool, kinds.Bool("Whether there is a GET /metrics.")] = True
+    max_names: Annotated[
+        int, kinds.Count("Types of task with series of their own; those first seen after them are counted together.", 1, 100_000)
+    ] = 500
+
+
+class Otel(Section, frozen=True, kw_only=True):
+    """Ended tasks, verdicts and metrics for an OpenTelemetry collector; the SDK's OTEL_EXPORTER_OTLP_* variables hold too."""
+
+    endpoint: Annotated[
+        str | None,
+        kinds.Url(
+            "Base address of a collector; without it and without OTEL_EXPORTER_OTLP_ENDPOINT nothing is sent.",
+            example="http://127.0.0.1:4318",
+        ),
+    ] = None
+    traces: Annotated[bool, kinds.Bool("Whether each ended task is sent as a span.")] = True
+    metrics: Annotated[bool, kinds.Bool("Whether the metrics are sent as well.")] = True
+    logs: Annotated[bool, kinds.Bool("Whether exceptions and verdicts are sent as log records.")] = True
+    trace_url: Annotated[
+        str | None,
+        kinds.Url(
+            "Where a task page's trace id leads to; {trace_id} is filled in.",
+            example="https://jaeger.example.org/trace/{trace_id}",
+        ),
+    ] = None
+
+    def faults(self) -> list[tuple[str, str]]:
+        """A template has the place it is made for."""
+        if self.trace_url is not None and "{trace_id}" not in self.trace_url:
+            return [("trace_url", "must hold {trace_id}, like https://jaeger.example.org/trace/{trace_id}")]
+        return []
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -259,4 +345,7 @@ class Settings(Section, frozen=True, kw_only=True):
     alerts: Alerts = Alerts()
     endpoints: tuple[Endpoint, ...] = msgspec.field(default=(), name="endpoint")
     network: Network = Network()
+    heartbeat: Heartbeat = Heartbeat()
+    metrics: Metrics = Metrics()
+    otel: Otel = Otel()
     log: Log = Log()

@@ -34,14 +34,19 @@ ANSWER_BYTES_KEPT_MAX = 2_000
 REASON_CHARS_MAX = 500
 FAILING_AFTER = 3
 """Failed attempts in a row from which an endpoint counts as failing: then one attempt at a time."""
+WORDS_CHARS_MAX = 200
+DISABLED_AFTER_S = 5 * 86_400
+"""An endpoint that has done nothing but fail for this long is disabled."""
 WEBHOOK_TYPE = "looseends.incident."
+TEST_TYPE = "looseends.endpoint.test"
 FINAL = ("delivered", "exhausted", "superseded", "cancelled")
 
 
 class Outcome(Value, frozen=True, kw_only=True):
     """What one delivery attempt came to. `status` None: no answer; `detail`: first bytes of the answer, or the error.
 
-    `duration` and `retry_after` in seconds; `timed_out`: the endpoint did not answer in time.
+    `duration` and `retry_after` in seconds; `timed_out`: the endpoint did not answer in time; `accepted`: it said yes in a
+    protocol that has no status.
     """
 
     status: int | None = None
@@ -49,11 +54,20 @@ class Outcome(Value, frozen=True, kw_only=True):
     detail: str = ""
     retry_after: float | None = None
     timed_out: bool = False
+    accepted: bool = False
 
     @property
     def delivered(self) -> bool:
-        """Only a 2xx answer says that the notice arrived."""
-        return self.status is not None and 200 <= self.status < 300
+        """Only a 2xx answer, or a yes where there is no status, says that the notice arrived."""
+        return self.accepted or (self.status is not None and 200 <= self.status < 300)
+
+    @property
+    def words(self) -> str:
+        """What to tell a person of it, in one line."""
+        if self.status is None:
+            return self.detail[:WORDS_CHARS_MAX]
+        said = " ".join(self.detail.split())[:WORDS_CHARS_MAX]
+        return f"answered {self.status}" + (f": {said}" if said else "")
 
     @property
     def refused_for_good(self) -> bool:
@@ -110,6 +124,28 @@ def envelope(*, message_id: str, source: str, type_: str, at: int, sequence: int
         "datacontenttype": "application/json",
         "data": {"schema": 1, "sequence": sequence, "incident": dict(incident), "tasks": [], "tasks_truncated": 0},
     }
+
+
+def test_event(*, message_id: str, source: str, endpoint: str, at: int, by: str) -> dict[str, Any]:
+    """The event that tries an endpoint; it is about no incident. `at` in ns."""
+    time = format_time(at)
+    words = f"{by} tried whether this endpoint of looseends works. It does; nothing is wrong, and nothing is to be done."
+    return {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": f"/looseends/{source}",
+        "type": TEST_TYPE,
+        "subject": endpoint,
+        "time": time,
+        "timestamp": time,
+        "datacontenttype": "application/json",
+        "data": {"schema": 1, "endpoint": endpoint, "words": words},
+    }
+
+
+def plain_body(event: Mapping[str, Any]) -> bytes:
+    """The bytes of an event that lists no tasks."""
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def body_of(event: dict[str, Any], tasks: Sequence[Mapping[str, Any]], total: int) -> bytes:

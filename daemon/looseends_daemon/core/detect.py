@@ -21,10 +21,10 @@ import msgspec
 
 from looseends.wire import INT_MAX, NEVER, NS
 from looseends_daemon.core.clocks import Jump, corrected
-from looseends_daemon.core.facts import View
 from looseends_daemon.core.loops import is_loop
 from looseends_daemon.core.policy import HOUR_S, Policy
 from looseends_daemon.core.resources import Value
+from looseends_daemon.core.view import View
 from looseends_daemon.core.words import clock, span
 
 RETRY_WAIT_S = HOUR_S
@@ -36,8 +36,14 @@ BEHIND_LOOK_S_MAX = 60.0
 hears of the instance has it looked at again at once."""
 HEARTBEAT_WITH_FUNCTIONS_S = 1.0
 """How often an instance speaks that can run something again: it is told of orders in the answers."""
+SEEN_S = 10.0
+"""A look at where a task hangs that is older than this is told with its time."""
+LOOP_LAG_MS = 1_000.0
+"""An event loop that took this long to turn may be why what waits in it is late."""
 HEARTBEAT_SLACK = 1.5
 TRAVEL_S = 0.5
+CATCH_UP_S = 0.25
+"""How long those whom we kept waiting may take to tell what happened meanwhile."""
 
 DROPPED_WORDS = {
     "loop_shutdown": "its event loop was shut down before it ended",
@@ -55,6 +61,7 @@ class InstanceNow(Value, frozen=True):
 
     `caught_up`: nothing it knows is still on its way (alive: what it said last was said since the daemon's start,
     heartbeat not overdue, backlog 0; gone: backlog 0 or its journal adopted). `reason` says in words how its end is known.
+    `back_at`: when it spoke again after it had been overdue (ns); 0: it never was.
     """
 
     id: str
@@ -64,8 +71,10 @@ class InstanceNow(Value, frozen=True):
     started_at: int | None = None
     ended_at: int | None = None
     caught_up: bool = True
+    back_at: int = 0
     behind_since: int | None = None
     missing: int = 0
+    loop_lag_ms: float | None = None
 
 
 def overdue_after(has_functions: bool, heartbeat_every: float) -> int:
@@ -79,6 +88,7 @@ class World(Value, frozen=True):
 
     `queue_caught_up`: every live instance of the environment is caught up (what a queue's task rests on, and an expectation).
     `blind`: from and to of the times in which the daemon did not hear, in order. `jumps`: when the wall clock was set.
+    `held_up`: from and to of the latest time in which whoever spoke to us had to wait for an answer, as for a slow disk.
     `ends_alone`: the type of this task was seen to finish by itself, so it is no loop.
     """
 
@@ -88,6 +98,7 @@ class World(Value, frozen=True):
     queue_caught_up: bool = True
     blind: tuple[tuple[int, int], ...] = ()
     jumps: tuple[Jump, ...] = ()
+    held_up: tuple[int, int] | None = None
     ends_alone: bool = True
 
 
@@ -236,7 +247,13 @@ def _dropped(view: View) -> Finding:
 
 def _lost(view: View, who: InstanceNow) -> Finding:
     where = {"running": "", "scheduled": "; it had not started", "retrying": "; its next attempt had not begun"}[view.state]
-    return Finding(verdict="lost", reason=f"{who.reason}{where}{_behind(who)}")
+    return Finding(verdict="lost", reason=f"{who.reason}{where}{_behind(who)}{_redelivery(view)}")
+
+
+def _redelivery(view: View) -> str:
+    """Some brokers keep a message until its task has ended; the hook that knows says so by a tag."""
+    tags = view.opening.get("tags") or {}
+    return "; the broker may still redeliver it" if tags.get("redelivery") == "possible" else ""
 
 
 def _behind(who: InstanceNow | None) -> str:
@@ -266,9 +283,28 @@ def _overdue(view: View, who: InstanceNow | None, world: World, policy: Policy) 
     known = _settled_news(who, world, policy) if who is not None else _queue_known(view, world)
     if not known:
         return _not_yet(min(passed), world)
+    if world.held_up is not None and _is_held_up(min(passed), world.held_up, world.now):
+        return Finding(check_at=world.held_up[1] + int(CATCH_UP_S * NS), known=False)
+    if who is not None and _is_just_back(who, min(passed), world, policy):
+        return Finding(check_at=who.back_at + int(policy.grace * NS), known=False)
     if due is not None and due <= world.now:
-        return _past_due(view, due, who, policy)
-    return Finding(verdict="stalled", reason=_stalled_words(view), check_at=waiting)
+        return _past_due(view, due, who, policy, world.now)
+    return Finding(verdict="stalled", reason=_stalled_words(view, world.now), check_at=waiting)
+
+
+def _is_held_up(due: int, held_up: tuple[int, int], now: int) -> bool:
+    """Whether its end may wait behind a request that we were slow to answer: an instance has one under way at a time."""
+    wait = int(CATCH_UP_S * NS)
+    return due > held_up[0] - wait and now < held_up[1] + wait
+
+
+def _is_just_back(who: InstanceNow, due: int, world: World, policy: Policy) -> bool:
+    """Whether its instance stood still (a stopped process, a machine far too busy) and had no time since to end what was due.
+
+    Its first word comes from a thread of its own, and may be faster than the end of the work that was held up with it. Who
+    stands still again and again is judged all the same once the work has been due for `behind_after`.
+    """
+    return world.now < who.back_at + int(policy.grace * NS) and world.now - due < int(policy.behind_after * NS)
 
 
 def _told_at(view: View) -> int | None:
@@ -295,17 +331,35 @@ def _stall_due(view: View, moved: int) -> int | None:
     return None if within is None or within == NEVER else moved + int(within * NS)
 
 
-def _stalled_words(view: View) -> str:
+def _stalled_words(view: View, now: int) -> str:
     within = span(view.opening["progress_within"])
-    return f"no progress within {within}" + (f"; last at {clock(view.progress.at)}" if view.progress else " of its start")
+    last = f"; last at {clock(view.progress.at)}" if view.progress else " of its start"
+    return f"{_where(view, 'stalled', now)}no progress within {within}{last}"
 
 
-def _past_due(view: View, due: int, who: InstanceNow | None, policy: Policy) -> Finding:
-    behind = _behind(who)
+def _where(view: View, verdict: str, now: int) -> str:
+    """Where it hung when it was looked at last: `stuck in mail.py:88 send -> httpx read; `. Nothing where nobody could look."""
+    where = view.stack.body.get("where") if view.stack is not None else None
+    if view.stack is None or where is None:
+        return ""
+    seen = f" (seen at {clock(view.stack.at)})" if now - view.stack.at > int(SEEN_S * NS) else ""
+    return f"{verdict} in {where}{seen}; "
+
+
+def _held_up(who: InstanceNow | None, where: str) -> str:
+    """What the lag of its event loop adds, where the stack did not say it better."""
+    if who is None or who.loop_lag_ms is None or who.loop_lag_ms < LOOP_LAG_MS or "event loop" in where:
+        return ""
+    return f"; its event loop was held up for {span(who.loop_lag_ms / 1000)}"
+
+
+def _past_due(view: View, due: int, who: InstanceNow | None, policy: Policy, now: int) -> Finding:
+    where = _where(view, "stuck", now)
+    behind = _held_up(who, where) + _behind(who)
     if view.state == "running":
         limit = span(policy.deadline(view.service, view.name, view.opening.get("deadline"), view.declared))
         alive = "its process is alive" if who is not None else "no process is known for it"
-        return Finding(verdict="stuck", reason=f"no end within {limit}; {alive}{behind}")
+        return Finding(verdict="stuck", reason=f"{where}no end within {limit}; {alive}{behind}")
     if view.state == "retrying":
         return Finding(verdict="never_started", reason=f"its next attempt was due by {clock(due)} and has not begun{behind}")
     return Finding(verdict="never_started", reason=f"scheduled, but had not begun by {clock(due)}{behind}")

@@ -25,9 +25,10 @@ from typing import Any
 from looseends.wire import NS, uuid8
 from looseends_daemon.core.clocks import corrected
 from looseends_daemon.core.detect import BEHIND_LOOK_S, Finding, World, within_of
-from looseends_daemon.core.facts import Cells, View
+from looseends_daemon.core.facts import Cells
 from looseends_daemon.core.policy import AfterRule
 from looseends_daemon.core.resources import Value
+from looseends_daemon.core.view import View
 from looseends_daemon.core.words import span
 
 EARLY_NS = 5 * NS

@@ -4,7 +4,8 @@ Rules:
 
 1. A loose end is a task that got a verdict or failed for good and is not settled. It is sticky: from the first verdict or
    failure until it is settled, whatever overrules the verdict meanwhile.
-2. The first settlement stands; so does a dismissal. A settled task never becomes loose again.
+2. The first settlement stands; so does a dismissal. A settled task never becomes loose again, unless the person who dismissed
+   it takes that back: then it is as if it had not been (`restored`).
 3. A verdict that only rested on the absence of an instance and is taken back because that instance, or a second one with
    the same attempt, lives is *withdrawn*: the loose end ends as if
    it had not been. So is a failure of captured work that turns out to have been handled, and a missed expectation of which
@@ -22,11 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from looseends_daemon.core.detect import Finding
-from looseends_daemon.core.facts import View
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Value
+from looseends_daemon.core.view import View
 from looseends_daemon.core.words import clock, span
 
+DISMISSED, RESTORED = "dismissed", "restored"
 GOOD_CANCELLATIONS = ("requested", "revoked")
 VERDICT_WORDS = {
     "lost": "Lost",
@@ -38,7 +40,7 @@ VERDICT_WORDS = {
 
 
 class Judgement(Value, frozen=True):
-    """One row. `what`: verdict, carried, overruled, loose, settled, withdrawn or dismissed.
+    """One row. `what`: verdict, carried, overruled, loose, settled, withdrawn, dismissed or restored.
 
     `verdict` also holds the settlement's word.
     """
@@ -102,9 +104,21 @@ class Conclusion(Value, frozen=True):
 def standing_of(judgements: Iterable[Judgement]) -> Standing:
     """Fold judgements in the order they were made."""
     standing = Standing()
-    for judgement in judgements:
+    for judgement in _in_force(judgements):
         standing = _after(standing, judgement)
     return standing
+
+
+def _in_force(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """Without the dismissals that were taken back."""
+    kept: list[Judgement] = []
+    for row in judgements:
+        if row.what == RESTORED:
+            taken_back = max((n for n, one in enumerate(kept) if one.what == DISMISSED), default=None)
+            kept = [one for n, one in enumerate(kept) if n != taken_back]
+        else:
+            kept.append(row)
+    return kept
 
 
 def _after(now: Standing, row: Judgement) -> Standing:

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from looseends.wire import NS
-from looseends_daemon.core.facts import View
+from looseends_daemon.core.view import View
 
 BEGUN_S = 10.0
 LIVED_ON_S = 30.0

@@ -75,6 +75,12 @@ COUNTED = (
     "expired",
 )
 
+OVER = ("succeeded", "failed", "cancelled", "refused", "expired", "ran", "did_not_run")
+"""Shown states that nothing more is expected of. Something may still be told: then the state is looked at anew."""
+WENT_WRONG = ("failed", "gap", "refused", "expired", "outcome_unknown")
+"""Shown states of orders that did not do their work, as far as is known now."""
+IN_FLIGHT = ("waiting", "claimed", "running")
+
 
 def step(state: str, act: str) -> str | None:
     """The stored state after this act; None: the act means nothing in this state and changes nothing."""
@@ -101,7 +107,7 @@ def counts(states: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 def replay_state(stored: str, counted: dict[str, int]) -> str:
     """running until no order is left for a machine to move; an order of unknown outcome waits for a person, not for us."""
-    moving = counted["waiting"] + counted["claimed"] + counted["running"]
+    moving = sum(counted[state] for state in IN_FLIGHT)
     return "done" if stored == "running" and not moving else stored
 
 

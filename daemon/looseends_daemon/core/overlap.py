@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from looseends.wire import canonical
-from looseends_daemon.core.facts import View
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Value
+from looseends_daemon.core.view import View
 
 DIGEST_BYTES = 16
 

@@ -42,6 +42,7 @@ class Policy(Value, frozen=True):
     """All durations in seconds. `heartbeat_every` is what clients keep.
 
     `behind_after` is how long an instance may lag without getting on, `draining_for` how long while its backlog falls.
+    `exports`: the signals (span, log) that are noted for a collector.
     """
 
     default_deadline: float = 300.0
@@ -53,6 +54,7 @@ class Policy(Value, frozen=True):
     draining_for: float = HOUR_S
     rules: tuple[TaskRule, ...] = ()
     after: tuple[AfterRule, ...] = ()
+    exports: tuple[str, ...] = ()
 
     def rule(self, service: str, name: str) -> TaskRule | None:
         """The first rule whose glob matches this type."""

@@ -9,7 +9,8 @@ Rules:
 1. Terms are joined by "and", values by "or", "-" negates its term. There is nothing else to learn.
 2. A mistake is never "no results": an unknown word, an unknown value of a word with fixed values, a half-open quote or a
    star in the middle raises QueryError with the column (from 1) and the allowed words.
-3. Words whose data is kept but cannot be searched yet parse, and are refused by name in `check_searchable`.
+3. SEARCHED terms look inside a task. That is done for the newest tasks only, and the answer says so; an act that must be exact
+   refuses them.
 4. Pure. Times stay durations here; the caller brings `now`.
 """
 
@@ -27,19 +28,18 @@ VALUES_MAX = 50
 NUMBER_DIGITS_MAX = 12
 
 IS_WORDS = ("loose", "gap", "open", "orphan", "ran_twice", "overlap")
-IS_SEARCHABLE = ("loose", "gap", "open", "ran_twice", "overlap")
 FIXED: dict[str, tuple[str, ...]] = {"is": IS_WORDS, "state": STATES, "verdict": VERDICTS}
 """Words with a fixed set of values."""
 TEXT_WORDS = (
     *("name", "service", "environment", "host", "instance", "release"),
-    *("source", "queue", "key", "id", "incident", "trace", "error"),
+    *("source", "queue", "key", "id", "parent", "incident", "trace", "error"),
 )
 MEASURE_WORDS = ("older", "took", "attempt")
 WORDS = (*FIXED, *TEXT_WORDS, *MEASURE_WORDS)
 PREFIX_WORDS = ("tag.", "args.")
-NOT_SEARCHABLE = ("source", "queue", "trace", "error")
-SHOWN = tuple(f"{word}:" for word in WORDS if word not in NOT_SEARCHABLE)
-"""What is named as allowed: nothing that would be refused next."""
+SEARCHED = ("", "source", "queue", "trace", "error", *PREFIX_WORDS)
+SHOWN = (*(f"{word}:" for word in WORDS), *(f"{stem}x:" for stem in PREFIX_WORDS))
+"""What is named as allowed."""
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 BEST = "is:loose, state:failed, name:mail.*"
 
@@ -82,6 +82,11 @@ class Term(Value, frozen=True):
     matches: tuple[Match, ...] = ()
     measures: tuple[Measure, ...] = ()
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether it looks inside tasks, which is done for the newest ones only."""
+        return self.word in SEARCHED
+
 
 class Query(Value, frozen=True):
     """All of these terms must hold; none at all means every task."""
@@ -90,8 +95,8 @@ class Query(Value, frozen=True):
 
     @property
     def searches_text(self) -> bool:
-        """Whether payloads have to be read, which is done for the newest tasks only."""
-        return any(term.word == "" for term in self.terms)
+        """Whether tasks have to be looked into, which is done for the newest ones only."""
+        return any(term.is_searched for term in self.terms)
 
 
 def parse(text: str) -> Query:
@@ -110,18 +115,6 @@ def parse(text: str) -> Query:
         terms.append(term)
         at = _blanks(text, at)
     return Query(terms=tuple(terms))
-
-
-def check_searchable(query: Query) -> None:
-    """Refuse the terms that this version records but cannot search yet. Raises QueryError."""
-    for term in query.terms:
-        if term.word in NOT_SEARCHABLE or term.detail:
-            shown = f"{term.word}{term.detail}:"
-            raise QueryError(f"{shown} is recorded but not searchable in this version", term.column, SHOWN)
-        for match in term.matches if term.word == "is" else ():
-            if match.text not in IS_SEARCHABLE:
-                detail = f"is:{match.text} is not searchable in this version"
-                raise QueryError(detail, term.column, [f"is:{word}" for word in IS_SEARCHABLE])
 
 
 def _blanks(text: str, at: int) -> int:
@@ -163,8 +156,6 @@ def _word(text: str, at: int) -> tuple[str, str, int]:
 def _unknown(name: str, column: int) -> QueryError:
     close = difflib.get_close_matches(name.lower(), WORDS, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}:?" if close else f'to search for a text with a colon, quote it: "{name}:..."'
-    if close and close[0] in NOT_SEARCHABLE:
-        hint = f"{close[0]}: is recorded but not searchable in this version"
     return QueryError(f"{name}: is no word of this language; {hint}", column, SHOWN)
 
 
@@ -207,7 +198,7 @@ def _value(text: str, at: int, word: str) -> tuple[str, int, bool]:
 
 def _fitting(word: str) -> tuple[str, ...]:
     """The values of a word with fixed ones that can be searched for."""
-    return IS_SEARCHABLE if word == "is" else FIXED.get(word, ())
+    return FIXED.get(word, ())
 
 
 def _example(word: str) -> str:

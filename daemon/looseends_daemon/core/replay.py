@@ -46,7 +46,18 @@ CODE_CHANGED = "code_changed"
 MAY_STILL_RUN = "may_still_run"
 ENDED_WELL = "ended_well"
 REPLAYED_BEFORE = "replayed_before"
-CONFIRMABLE = (ASK, CAUTION, CODE_CHANGED, MAY_STILL_RUN, ENDED_WELL, REPLAYED_BEFORE)
+KEY_SUCCEEDED = "key_succeeded"
+MAY_REDELIVER = "may_redeliver"
+CONFIRMABLE = (
+    ASK,
+    CAUTION,
+    CODE_CHANGED,
+    MAY_STILL_RUN,
+    MAY_REDELIVER,
+    ENDED_WELL,
+    KEY_SUCCEEDED,
+    REPLAYED_BEFORE,
+)
 """The reasons a person may wave through by naming them in `confirm`."""
 
 DEPTH_MAX = 10
@@ -80,7 +91,8 @@ class Recorded(Value, frozen=True):
     """What is known about the task that is to run again.
 
     `signature` and `code` are those of the instance that ran it, None where it registered nothing. `where` is its
-    process in words (`web-3, pid 42`); `offered`: whether that process had registered the function, None where no process is
+    process in words (`web-3, pid 42`); `redelivers`: its queue keeps a message until the work has ended; `key_succeeded`: a later
+    task of its type with its key did. `offered`: whether that process had registered the function, None where no process is
     known, and `proven` whether it could take orders. `dropped`: the client itself saw that this work will not run. `siblings`
     are the other orders of the same chain, oldest first; `depth` counts the replays that led to this task.
     """
@@ -93,6 +105,8 @@ class Recorded(Value, frozen=True):
     verdict: str | None = None
     ended_well: bool = False
     dropped: bool = False
+    redelivers: bool = False
+    key_succeeded: bool = False
     instance_state: str | None = None
     where: str = "an unnamed process"
     args: Any = None
@@ -272,6 +286,12 @@ def _history(task: Recorded) -> tuple[Reason, ...]:
         if sibling.verdict in ("stuck", "stalled"):
             words = f"its replay {sibling.order} is {sibling.verdict} and may still end: it may run twice"
             reasons.append(Reason(name=MAY_STILL_RUN, words=words))
+    if task.queue is not None and task.redelivers and task.state not in ("succeeded", "failed", "cancelled"):
+        words = f"queue {task.queue} keeps its message until the work has ended and may deliver it again: it may run twice"
+        reasons.append(Reason(name=MAY_REDELIVER, words=words))
+    if task.key_succeeded and not task.ended_well:
+        words = "a later task of this name with the same key succeeded: the work may be done already"
+        reasons.append(Reason(name=KEY_SUCCEEDED, words=words))
     if task.ended_well:
         reasons.append(Reason(name=ENDED_WELL, words="it ended well already: this does the work a second time"))
     done = [sibling.order for sibling in task.siblings if sibling.state in ("succeeded", "ran")]

@@ -119,8 +119,8 @@ class Task(Value, frozen=True):
 class HistoryEntry(Value, frozen=True):
     """One line of a task's history: a fact (what a client reported) or a judgement (what the daemon or a person concluded).
 
-    `what` is an event type for facts; for judgements `verdict`, `carried`, `overruled`, `settled`, `loose`, `withdrawn` or
-    `dismissed`.
+    `what` is an event type for facts; for judgements `verdict`, `carried`, `overruled`, `settled`, `loose`, `withdrawn`,
+    `dismissed` or `restored`.
     `reason` is in words.
     """
 
@@ -209,6 +209,7 @@ class Incident(Value, frozen=True):
     silenced: dict[str, Any] | None = None
     resolved_at: int | None = None
     resolution: str | None = None
+    release: dict[str, Any] | None = None
     counts: Counts = Counts()
     why: list[dict[str, Any]] = msgspec.field(default_factory=list)
     url: str | None = None
@@ -252,7 +253,7 @@ class ReplayItem(Value, frozen=True):
 
 
 class Replay(Value, frozen=True):
-    """The wish to run recorded tasks again, with its orders counted by state."""
+    """The wish to run recorded tasks again, with its orders counted by state; `run`: how it is paced, if it was planned."""
 
     id: str
     state: str
@@ -261,6 +262,7 @@ class Replay(Value, frozen=True):
     note: str | None = None
     counts: dict[str, int] = msgspec.field(default_factory=dict)
     items: list[ReplayItem] = msgspec.field(default_factory=list)
+    run: Any = None
     url: str | None = None
 
 

@@ -16,6 +16,7 @@ class Route(Value, frozen=True):
     `role` has no default: a route without one cannot be written down. `page` marks HTML: a visitor without a session is
     sent to the sign-in page instead of 401, and a top-level cross-site GET (a link in a webhook) may open it.
     `acts` marks what changes something for a person: it needs a CSRF token (form) or an Idempotency-Key (API).
+    `raw`: its handler reads the body itself, of any type. `local`: a reader on this host needs no token, where events need none.
     """
 
     method: str
@@ -24,3 +25,5 @@ class Route(Value, frozen=True):
     handler: Callable[[Any], Awaitable[Any]]
     page: bool = False
     acts: bool = False
+    raw: bool = False
+    local: bool = False

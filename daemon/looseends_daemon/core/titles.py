@@ -47,13 +47,15 @@ BECAME = {
 }
 _REPEATED = ("never started: ", "lost in mid-task: ", "failed for good: ")
 """Beginnings of reasons that would say the problem a second time."""
+_REPEATED_IN = ("stuck in ", "stalled in ")
+"""The same before a place: `stuck in mail.py:88 send` is what a program reads, `Stuck: mail.py:88 send` a person."""
 
 
 class Scene(Value, frozen=True, kw_only=True):
     """What a title is made of: `count` loose ends have the `problem`; `others` have another, counted worst first.
 
     `name` is theirs if all of them share one. `host`, `died_at` and `instance_state` tell of the instance that lost work ran
-    in. `detail` is the reason of one of them, in words.
+    in, `releases` of its release and of the one that took its place. `detail` is the reason of one of them, in words.
     """
 
     problem: str
@@ -64,6 +66,7 @@ class Scene(Value, frozen=True, kw_only=True):
     host: str | None = None
     instance_state: str | None = None
     died_at: int | None = None
+    releases: tuple[str | None, str | None] | None = None
     detail: str = ""
 
 
@@ -108,9 +111,9 @@ def settled_title(scene: Scene, settled: Mapping[str, int]) -> str:
     return _clipped(f"Settled: {told}", TITLE_CHARS_MAX)
 
 
-def bare_reason(reason: str) -> str:
+def bare_reason(reason: str, *, whole_places: bool = False) -> str:
     """A reason without the problem at its beginning, for where that stands before it already."""
-    for beginning in _REPEATED:
+    for beginning in _REPEATED if whole_places else (*_REPEATED, *_REPEATED_IN):
         reason = reason.removeprefix(beginning)
     return reason
 
@@ -131,7 +134,8 @@ def _death(scene: Scene) -> str:
         return ""
     where = f"{scene.service} on {scene.host}" if scene.host else scene.service
     at = f" at {_minute(scene.died_at)}" if scene.died_at is not None else ""
-    return f"lost when {where} {'died' if scene.instance_state == 'gone' else 'went silent'}{at}"
+    release = f" (release {scene.releases[0]} -> {scene.releases[1]})" if scene.releases else ""
+    return f"lost when {where} {'died' if scene.instance_state == 'gone' else 'went silent'}{at}{release}"
 
 
 def _whose(scene: Scene) -> str:

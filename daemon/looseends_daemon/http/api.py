@@ -55,7 +55,8 @@ def _probe_routes(context: Context) -> list[Route]:
 
     async def readyz(request: web.Request) -> web.Response:
         missing = context.ready()
-        return web.Response(text="".join(f"{words}\n" for words in missing) or "ok\n", status=503 if missing else 200)
+        said = [*(missing or ["ok"]), *(f"note: {words}" for words in context.notes())]
+        return web.Response(text="".join(f"{words}\n" for words in said), status=503 if missing else 200)
 
     return [
         Route(method="GET", path="/livez", role="open", handler=livez),
@@ -75,7 +76,10 @@ def _task_routes(context: Context) -> list[Route]:
     async def task(request: web.Request) -> web.Response:
         only_known(request)
         wanted = wanted_task(request)
-        return _found(await reader.task(wanted), "task", wanted)
+        found = await reader.task(wanted)
+        if found is not None:
+            context.wishes.opened(found, context.now())
+        return _found(found, "task", wanted)
 
     async def history(request: web.Request) -> web.Response:
         only_known(request)

@@ -8,9 +8,12 @@ hung up on: such a connection would be held for as long as its peer likes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
-from collections.abc import Callable
-from typing import Any
+import struct
+import termios
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
@@ -27,22 +30,43 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b" % (len(_FULL_BODY), _FULL_BODY)
 )
-OnEnd = Callable[[int, bool, bool], None]
-"""Called with the number of a connection that ended, whether its peer ended it, and whether a request had no answer yet."""
+_BYTES = struct.Struct("@i")
 
 
-def ignore_end(number: int, by_peer: bool, unanswered: bool) -> None:
+class Lookout(Protocol):
+    """Who wants to know of connections, each by its number. By default nobody does."""
+
+    def opened(self, number: int, address: str) -> None:
+        """Somebody connected from this host (without a port), or over a unix socket."""
+
+    def answered(self, number: int) -> None:
+        """A request on it had its answer."""
+
+    def ended(self, number: int, by_peer: bool, unanswered: bool) -> None:
+        """It is closed: by its peer and in order, or else; and whether the peer had not taken an answer, or had none yet."""
+
+
+class NoLookout:
     """Nobody asks who is connected."""
+
+    def opened(self, number: int, address: str) -> None:
+        """Nothing to do."""
+
+    def answered(self, number: int) -> None:
+        """Nothing to do."""
+
+    def ended(self, number: int, by_peer: bool, unanswered: bool) -> None:
+        """Nothing to do."""
 
 
 class Connection(web.RequestHandler):
     """One connection of aiohttp's, within our limits and with our words."""
 
-    __slots__ = ("_hung_up", "_idle_s_max", "_left", "_on_end", "_unanswered", "_wire", "_writing", "peer")
+    __slots__ = ("_hung_up", "_idle_s_max", "_left", "_lookout", "_unanswered", "_wire", "_writing", "peer")
 
-    def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop, on_end: OnEnd) -> None:
+    def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop, lookout: Lookout) -> None:
         self.peer: Peer | None = None
-        self._on_end = on_end
+        self._lookout = lookout
         self._hung_up = self._unanswered = False
         self._idle_s_max, self._left = limits.idle_s_max, 0
         self._wire: asyncio.Transport | None = None
@@ -65,6 +89,8 @@ class Connection(web.RequestHandler):
         if isinstance(transport, asyncio.Transport):
             transport.set_write_buffer_limits(high=0)
             self._wire = transport
+        name = transport.get_extra_info("peername")
+        self._lookout.opened(id(self), name[0] if isinstance(name, tuple) else "unix")
 
     def pause_writing(self) -> None:
         """The peer does not take all of an answer at once: see that it goes on taking."""
@@ -101,19 +127,27 @@ class Connection(web.RequestHandler):
         super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection is closed, by whomever: an error means by the peer."""
-        if exc is not None:
-            self._note_hang_up()
+        """The connection is closed, by whomever. An error is a network's, or a peer's that threw away what we said."""
         self._stop_watching()
         self._wire = None
-        self._on_end(id(self), self._hung_up, self._unanswered)
+        self._lookout.ended(id(self), self._hung_up and exc is None, self._unanswered)
         super().connection_lost(exc)
 
     def _note_hang_up(self) -> None:
         """The peer hung up, and whether it was still waiting for an answer."""
         if not self._hung_up:
             self._hung_up = True
-            self._unanswered = self._request_in_progress or bool(self._messages)
+            self._unanswered = self._request_in_progress or bool(self._messages) or self._is_owed()
+
+    def _is_owed(self) -> bool:
+        """Whether some of what we said has not reached the peer: it lies with us, or in the system as not yet acknowledged."""
+        sock = None if self._wire is None else self._wire.get_extra_info("socket")
+        if self._wire is None or sock is None:
+            return False
+        left = self._wire.get_write_buffer_size()
+        with contextlib.suppress(OSError):  # a system that does not tell
+            left += _BYTES.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_BYTES.size)))[0]
+        return left > 0
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -122,7 +156,9 @@ class Connection(web.RequestHandler):
         if isinstance(resp, web.HTTPException):
             detail = "the only thing that can be expected here is 100-continue" if resp.status == 417 else resp.reason
             resp = secured(problem_response(ProblemError(resp.status, detail=detail)), page=False)
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        self._lookout.answered(id(self))
+        return finished
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """What went wrong beside an answer. A body that nobody read, and nobody could, is its sender's mistake."""

@@ -61,8 +61,14 @@ def phrase(status: int) -> str:
 
 def of_command(refused: CommandRefused) -> ProblemError:
     """An act that the core would not do, with one entry per reason."""
-    reasons = [{"pointer": "", "detail": reason} for reason in refused.reasons]
+    reasons = [_entry(reason) for reason in refused.reasons]
     return ProblemError(refused.status, refused.title, "; ".join(refused.reasons) or refused.title, reasons)
+
+
+def _entry(reason: str) -> dict[str, str]:
+    """A reason that begins with a pointer into the body (`/ends_at: ...`) says where."""
+    pointer, colon, detail = reason.partition(": ")
+    return {"pointer": pointer, "detail": detail} if colon and reason.startswith("/") else {"pointer": "", "detail": reason}
 
 
 def of_query(error: QueryError) -> ProblemError:

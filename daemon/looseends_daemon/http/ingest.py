@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from looseends import parcel
 from looseends.wire import EVENTS_MAX, Batch, Problem, Refused, check_batch
 from looseends_daemon.core.payloads import within
 from looseends_daemon.core.resources import Actor
@@ -21,6 +22,7 @@ from looseends_daemon.core.routing import Route
 from looseends_daemon.http.answers import decode_json, json_response
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
+from looseends_daemon.http.strangers import NOT_THEIRS, reached_for
 from looseends_daemon.store.facts import Applied, OwnershipRefused, apply_batch
 from looseends_daemon.store.orders import waiting_for
 from looseends_daemon.store.questions import ask
@@ -38,7 +40,8 @@ def routes(context: Context) -> list[Route]:
         batch = within(read_batch(body, request.content_type, context.now()), context.settings.storage.max_payload)
         applied, orders = await _store(context, batch, request["actor"], len(body))
         context.wake()
-        return json_response(_answer(batch, applied, orders), 422 if _nothing_taken(batch, applied) else 200)
+        status = 422 if _nothing_taken(batch, applied) else 200
+        return json_response(_answer(batch, applied, orders), status, {parcel.TAKES: parcel.TAKEN})
 
     return [Route(method="POST", path="/api/v1/events", role="ingest", handler=post_events)]
 
@@ -52,6 +55,10 @@ def read_batch(body: bytes, content_type: str, now: int) -> Batch:
             return check_batch(document, now)
         if content_type == NDJSON:
             return _read_lines(body, now)
+        if content_type == parcel.CONTENT_TYPE:
+            return _read_parcel(body, now)
+    except parcel.TooMuch as error:
+        raise ProblemError(413, "Too many events", f"{error}: send them in smaller batches") from None
     except OverflowError:
         detail = "the body holds a whole number too large to be one"
         raise ProblemError(400, "Malformed JSON", detail) from None
@@ -59,7 +66,14 @@ def read_batch(body: bytes, content_type: str, now: int) -> Batch:
         entry = {"pointer": refused.pointer, "detail": refused.detail}
         detail = f"{refused.pointer or 'the body'} {refused.detail}"
         raise ProblemError(422, "The batch cannot be used", detail, [entry]) from None
-    raise ProblemError(415, detail=f"Content-Type is {JSON} or {NDJSON}, not {content_type[:80]!r}")
+    raise ProblemError(415, detail=f"Content-Type is {JSON}, {NDJSON} or {parcel.CONTENT_TYPE}, not {content_type[:80]!r}")
+
+
+def _read_parcel(body: bytes, now: int) -> Batch:
+    """The journal's own bytes -> Batch; what is no record in them is rejected by its number."""
+    found = parcel.read(body)
+    batch = check_batch(found.document, now)
+    return batch._replace(rejected=[*batch.rejected, *found.damaged])
 
 
 def _check_count(document: Any) -> None:
@@ -110,7 +124,7 @@ async def _store(context: Context, batch: Batch, actor: Actor, size: int) -> tup
         context.presence.heard(batch.instance["id"])
     orders = waiting_for(batch.instance["id"], now) if batch.instance is not None and proven else None
     try:
-        return await context.database.write(
+        stored = await context.database.write(
             lambda conn: (
                 apply_batch(conn, batch, actor=actor, now=now, policy=context.policy, proven=proven, delayed=delayed),
                 0 if orders is None else ask(conn, orders),
@@ -118,6 +132,10 @@ async def _store(context: Context, batch: Batch, actor: Actor, size: int) -> tup
             size=size,
             grows=True,
         )
+        foreign = next((problem.detail for problem in stored[0].rejected if problem.detail.startswith(NOT_THEIRS)), None)
+        if foreign is not None:
+            reached_for(actor, "tell of", foreign)
+        return stored
     except OwnershipRefused as refused:
         raise ProblemError(403, "Not your instance", str(refused), [{"pointer": "/instance", "detail": str(refused)}]) from None
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from looseends.wire import NAME_CHARS_MAX
+from looseends_daemon.core.detect import overdue_after
 from looseends_daemon.core.resources import Actor
 from looseends_daemon.core.routing import Route
 from looseends_daemon.http.answers import json_response
@@ -20,12 +21,14 @@ from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
 from looseends_daemon.http.guard import is_forwarded
 from looseends_daemon.store import facts, instances, orders
-from looseends_daemon.store.instances_owned import NO_NEWS
+from looseends_daemon.store.hangs import near_their_time
+from looseends_daemon.store.instances_owned import NO_NEWS, has_functions
 from looseends_daemon.store.questions import ask
 
 T = TypeVar("T")
 OPEN_MAX = 10_000
 VOID_MAX = 100_000
+STACKS_MAX = 50
 CODE_CHARS_MAX = 200
 GOODBYE = {
     "exit": "its process ended and said goodbye",
@@ -53,22 +56,27 @@ class Doors:
         self._context = context
 
     async def heartbeat(self, request: web.Request) -> web.StreamResponse:
-        """PUT /instances/{id}/heartbeat -> {"orders": n, "stacks": []}."""
+        """PUT /instances/{id}/heartbeat -> {"orders": n, "stacks": [ids]}: tasks near their time, and those somebody looks at."""
         body = Fields(await document(request))
         said = {name: body.get(name, count, 0) for name in ("last_seq", "open", "dropped", "backlog")}
         body.get("ended", count, 0)
         told_at = body.get("at", moment, None)
         lag = body.get("loop_lag_ms", number, None)
         body.done("Invalid heartbeat")
-        told = {**said, **({"loop_lag_ms": lag} if lag is not None else {})}
+        told = {**said, "loop_lag_ms": lag}
 
-        def work(conn: Any, who: str, now: int, row: Any) -> int:
-            return ask(conn, orders.waiting_for(who, now))
+        def work(conn: Any, who: str, now: int, row: Any) -> tuple[int, int, int, list[str]]:
+            patience = overdue_after(has_functions(conn, row["no"]), self._context.policy.heartbeat_every)
+            near = ask(conn, near_their_time(row["no"], now, patience))
+            return ask(conn, orders.waiting_for(who, now)), row["said_at"], patience, near
 
-        waiting = await self._as_instance(request, work, told, told_at=told_at)
+        arrived = self._context.now()
+        waiting, said_at, patience, near = await self._as_instance(request, work, told, told_at=told_at)
         if not is_forwarded(request.headers):
-            self._context.presence.spoke(id(request.protocol), request.match_info["id"], self._context.now())
-        return json_response({"orders": waiting, "stacks": []})
+            who, line = request.match_info["id"], id(request.protocol)
+            self._context.presence.spoke(line, who, arrived, said_at=said_at, patience=patience)
+        wished = self._context.wishes.fetched(request.match_info["id"], arrived)
+        return json_response({"orders": waiting, "stacks": list(dict.fromkeys([*wished, *near]))[:STACKS_MAX]})
 
     async def functions(self, request: web.Request) -> web.StreamResponse:
         """PUT /instances/{id}/functions: everything this instance can run again, in place of what it said before."""

@@ -24,7 +24,7 @@ from typing import Any
 from aiohttp import web
 
 from looseends_daemon.http.answers import Limits
-from looseends_daemon.http.connections import Connection, OnEnd, TurnedAway, ignore_end
+from looseends_daemon.http.connections import Connection, Lookout, NoLookout, TurnedAway
 from looseends_daemon.http.errors import ListenError
 from looseends_daemon.http.guard import is_loopback
 from looseends_daemon.http.quiet import OnceAMinute
@@ -41,10 +41,10 @@ UNIX_PATH_BYTES_MAX = 107
 class Listener:
     """The open addresses. `addresses` are as a person would type them: `http://127.0.0.1:3637`, `unix:/path`."""
 
-    def __init__(self, runner: web.AppRunner, limits: Limits, on_end: OnEnd = ignore_end) -> None:
+    def __init__(self, runner: web.AppRunner, limits: Limits, lookout: Lookout) -> None:
         self._runner = runner
         self._limits = limits
-        self._on_end = on_end
+        self._lookout = lookout
         self._servers: list[asyncio.Server] = []
         self._files: list[tuple[str, int]] = []
         self.addresses: list[str] = []
@@ -90,7 +90,7 @@ class Listener:
         assert server is not None
         if len(server.connections) >= min(self._limits.connections_max, affordable()):
             return TurnedAway()
-        return Connection(server, self._limits, asyncio.get_running_loop(), self._on_end)
+        return Connection(server, self._limits, asyncio.get_running_loop(), self._lookout)
 
     async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - two deadlines, for handlers and for connections
         """Take nothing new, let what runs finish for `timeout` seconds, then cut. Safe to call twice."""
@@ -128,18 +128,18 @@ async def listen(
     *,
     made_tokens: bool = False,
     limits: Limits | None = None,
-    on_end: OnEnd = ignore_end,
+    lookout: Lookout | None = None,
 ) -> Listener:
     """Open all of these addresses (`host:port`, `[::1]:port`, `unix:/path`), or none.
 
-    `made_tokens`: somebody configured access with `token create`; `on_end`: hears of every connection that ended.
+    `made_tokens`: somebody configured access with `token create`; `lookout` hears of every connection.
     Raises ListenError with the way out.
     """
     limits = limits or Limits()
     _hush()
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
-    listener = Listener(runner, limits, on_end)
+    listener = Listener(runner, limits, lookout or NoLookout())
     try:
         for address in addresses:
             await _open(listener, address, made_tokens)

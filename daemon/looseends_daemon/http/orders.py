@@ -24,6 +24,7 @@ from looseends_daemon.http.bodies import Fields, count, document, text_of, word_
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
 from looseends_daemon.http.instances import touched
+from looseends_daemon.http.strangers import reached_for
 from looseends_daemon.store import access, codes, orders
 from looseends_daemon.store.instances_owned import NO_NEWS
 from looseends_daemon.store.questions import ask
@@ -71,7 +72,12 @@ class Doors:
             key = access.order_key(conn, actor.token) if actor.token is not None else None
             return orders.claim(conn, order_id, who, now), key
 
-        given, key = await self._context.database.write(work)
+        try:
+            given, key = await self._context.database.write(work)
+        except ProblemError as problem:
+            if problem.status == 403:
+                reached_for(actor, "claim", problem.detail)
+            raise
         if given.order is None:
             raise ProblemError(409, "Not given", f"this order is not given to this instance: {given.reason}")
         mac = order_mac(key, given.order, who) if key is not None else None

@@ -78,7 +78,7 @@ class _Door:
         if route is None:
             return await handler(request)  # aiohttp's own 404 and 405
         await self._guard.admit(request, route, peer)
-        if request.method in SAFE_METHODS:
+        if request.method in SAFE_METHODS or route.raw:
             return await handler(request)
         await read_body(request, self._context.limits, self._bodies)
         if route.page:

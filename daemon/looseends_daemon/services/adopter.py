@@ -92,6 +92,10 @@ class Adopter:
         self.adopted = 0
         """Journals taken over since the start."""
 
+    def take(self, policy: Policy) -> None:
+        """Go on by another policy."""
+        self._policy = self._leases.policy = policy
+
     async def run_once(self, now: int) -> int:
         """Look at every spool and every lease once; when to look again (ns)."""
         self._vigil.look(now)
@@ -140,7 +144,7 @@ class Adopter:
             if owner is not None and orphan is not None:
                 self._adoptions[folder] = _Adoption(folder, owner, orphan)
             elif owner is not None and not journal.is_taken(folder) and not _remove_hollow(folder, now):
-                self._refuse(folder, now, "its lock or its instance.json is no regular file of its owner")
+                self._refuse(folder, now, journal.obstacle(folder))
 
     def _refuse(self, folder: str, now: int, why: str) -> None:
         """Leave a journal alone for a minute. It is never deleted: what we cannot read may be somebody's only trace."""
@@ -203,13 +207,16 @@ class Adopter:
             self._apply(conn, adoption, empty, now)
             instances.rewatch(conn, {}, (adoption.folder,))
             reason = _gone_words(adoption.before)
-            facts.end_instance(conn, adoption.instance_id, state="gone", reason=reason, now=now, adopted=True, void=void)
+            who, dropped = adoption.instance_id, adoption.orphan.dropped
+            facts.end_instance(conn, who, state="gone", reason=reason, now=now, adopted=True, void=void, dropped=dropped)
 
         await self._database.write(end)
         del self._adoptions[adoption.folder]
         if self._watched is not None:
             self._watched.pop(adoption.folder, None)
         self.adopted += 1
+        if adoption.orphan.damaged:
+            log.warning("%d records of the journal %s could not be read", adoption.orphan.damaged, adoption.folder)
         self._wake()
         if not await asyncio.to_thread(_discarded, adoption):
             self._refuse(adoption.folder, now, "all of it is stored, but the folder could not be removed")

@@ -6,8 +6,11 @@ freeze of the daemon nothing is judged for `grace`, so that nobody is called stu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from looseends.wire import NS
 from looseends_daemon.core.incidents import AlertRules
@@ -40,10 +43,13 @@ class Detector:
         *,
         started_at: int,
         vigil: Vigil | None = None,
+        heeds_writer: bool = False,
     ) -> None:
+        """`heeds_writer`: what falls due while the writer is slow waits a moment for the news that waited with it."""
         self._database = database
         self.policy = policy
         self._rules = rules
+        self._heeds_writer = heeds_writer
         self._vigil = vigil or Vigil(started_at=started_at, grace_s=policy.grace)
         self.on_notices: Callable[[], None] = lambda: None
 
@@ -54,13 +60,23 @@ class Detector:
         times = Times(now=now, heard_since=vigil.heard_since, ready_at=vigil.ready_at, blind=vigil.blind, jumps=vigil.jumps)
         settling = vigil.is_settling(now)
         due: int | None = None
+        began = time.monotonic()
         for _ in range(1 if settling else PASSES_MAX):
-            more, due, changed = await self._database.write(lambda conn: self._pass(conn, times))
+            more, due, changed = await self._database.write(lambda conn: self._pass(conn, self._at_last(times, began)))
             if changed:
                 self.on_notices()
             if not more:
                 break
         return max(due, now + SETTLING_NS) if settling and due is not None else due
+
+    def _at_last(self, times: Times, began: float) -> Times:
+        """The same times in this transaction, which may have waited for a slow one; `began`: when it was asked for."""
+        slow = self._database.slow if self._heeds_writer else None
+        if slow is None:
+            return times
+        held_up = (times.now + int((slow[0] - began) * NS), times.now + int((slow[1] - began) * NS))
+        now = times.now + int((time.monotonic() - began) * NS)
+        return msgspec.structs.replace(times, held_up=held_up if now < held_up[1] + NS else None)
 
     def _pass(self, conn: sqlite3.Connection, times: Times) -> tuple[bool, int | None, bool]:
         """Judgements, incidents and their notices: one transaction. (more to do, when next, whether anything was written)"""

@@ -48,10 +48,17 @@ class Expecter:
     def __init__(self, database: Database, rules: tuple[CronRule, ...], policy: Policy) -> None:
         self._database, self._rules, self._policy = database, rules, policy
         self._made_until: dict[str, int] | None = None
+        self._told: tuple[tuple[CronRule, ...], Policy] | None = None
         self._sweep_at = 0
+
+    def take(self, rules: tuple[CronRule, ...], policy: Policy) -> None:
+        """Go on by other rules from the next pass on: the one under way ends by its own."""
+        self._told = (rules, policy)
 
     async def run_once(self, now: int) -> int | None:
         """Make what is due at `now`; returns when the next minute is due (ns)."""
+        if self._told is not None:
+            (self._rules, self._policy), self._told, self._made_until = self._told, None, None
         if self._made_until is None:
             self._made_until = await self._database.write(lambda conn: expectations.made_until(conn, self._rules, now))
         due = [await self._make(rule, self._made_until, now) for rule in self._rules]

@@ -35,7 +35,7 @@ class Leases:
     """`run_once(now)` ends whom we do not hear; `believed(folders)` leaves out journals whose locks lie."""
 
     def __init__(self, database: Database, policy: Policy, vigil: Vigil, presence: Presence) -> None:
-        self._database, self._policy, self._vigil, self._presence = database, policy, vigil, presence
+        self._database, self.policy, self._vigil, self._presence = database, policy, vigil, presence
         self._doubted: dict[str, int] = {}
         vigil.on_break.append(presence.forget)
 
@@ -61,13 +61,13 @@ class Leases:
 
     async def _end_silent(self, now: int) -> bool:
         """Call unreachable who has been silent for longer than the lease, counted from when we were there to hear it."""
-        before = now - int(self._policy.unreachable_after * NS)
+        before = now - int(self.policy.unreachable_after * NS)
         if self._vigil.heard_since > before:
             return False
         silent = await self._database.read(lambda conn: ask_async(conn, instances.silent(before, SILENT_MAX)))
         if not silent:
             return False
-        words = f"not heard for {span(self._policy.unreachable_after)}: its process, host or network may be down"
+        words = f"not heard for {span(self.policy.unreachable_after)}: its process, host or network may be down"
 
         def end(conn: Any) -> None:
             for who in instances.still_silent(conn, [who for who, _ in silent], before):
@@ -90,7 +90,7 @@ class Leases:
         caught = [folder for folder, since in self._doubted.items() if self._speaks(folder, since)]
         if caught:
             await self._disbelieve(caught)
-        patience = int(self._policy.heartbeat_every * DOUBT_BEATS * NS)
+        patience = int(self.policy.heartbeat_every * DOUBT_BEATS * NS)
         return {f for f in believed if f not in here or (f not in caught and now - self._doubted[f] >= patience)}
 
     def _speaks(self, folder: str, since: int) -> bool:

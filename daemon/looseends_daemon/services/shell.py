@@ -15,11 +15,15 @@ from collections.abc import Awaitable, Callable
 NS = 1_000_000_000
 BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 LOG_EVERY_S = 60.0
+TURN_S = 3 * BACKOFF_S[-1]
 log = logging.getLogger("looseends")
 
 
 class Loop:
-    """One supervised loop. `last_ok` is when it last ran through (monotonic s); `errors` counts its failures in a row."""
+    """One supervised loop. `last_ok` is when it last ran through (monotonic s), `last_turn` when a pass last ended, well or not;
+
+    `errors` counts its failures in a row.
+    """
 
     def __init__(
         self,
@@ -38,7 +42,7 @@ class Loop:
         self._stopping = False
         self._logged_at = -LOG_EVERY_S
         self.errors = 0
-        self.last_ok = time.monotonic()
+        self.last_ok = self.last_turn = time.monotonic()
 
     def start(self) -> None:
         """Begin. Once only."""
@@ -62,10 +66,15 @@ class Loop:
         """Whether it ran through lately: within three of its longest pauses, at least 15 s."""
         return time.monotonic() - self.last_ok < max(3 * self._idle_s_max, 15.0)
 
+    def turning(self) -> bool:
+        """Whether a pass ended lately, well or not: within three of its longest pauses, at least TURN_S. Else it hangs."""
+        return self._task is None or time.monotonic() - self.last_turn < max(3 * self._idle_s_max, TURN_S)
+
     async def _loop(self) -> None:
         while not self._stopping:
             self._woken.clear()
             pause = await self._pass()
+            self.last_turn = time.monotonic()
             if pause > 0 and not self._stopping:
                 await self._sleep(pause)
 

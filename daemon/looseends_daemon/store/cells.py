@@ -15,6 +15,7 @@ import msgspec
 from looseends_daemon.core.facts import SLOTS, Cell, Cells, Fact
 
 PAYLOADS = ("args", "result", "error", "stack")
+_NUMBER = {slot: n for n, slot in enumerate(SLOTS)}
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[int, int, dict[int, tuple[int, int, dict[str, Any]]]]])
 _json = msgspec.json.Encoder(order="deterministic")
@@ -31,6 +32,10 @@ class InstanceIds:
     def learn(self, no: int, instance: str) -> None:
         """Remember a pair that is already at hand."""
         self._ids[no], self._nos[instance] = instance, no
+
+    def known(self) -> list[str]:
+        """The ids that were looked up or learnt."""
+        return list(self._nos)
 
     def id(self, no: int) -> str:
         """The id of an instance by its number."""
@@ -51,10 +56,15 @@ def pack(cells: Cells, ids: InstanceIds) -> bytes:
     """Cells as the blob of the task row."""
     return _encoder.encode(
         [
-            (attempt, ids.no(who), {SLOTS.index(slot): (f.at, f.said_at, _narrow(f.body)) for slot, f in cell.items()})
+            (attempt, ids.no(who), {_NUMBER[slot]: (f.at, f.said_at, _narrow(f.body)) for slot, f in cell.items()})
             for (attempt, who), cell in cells.items()
         ]
     )
+
+
+def decode(blob: bytes) -> list[tuple[int, int, dict[int, tuple[int, int, dict[str, Any]]]]]:
+    """The blob of a task row as it lies there: (attempt, instance no or 0, slot number -> (at, said_at, body))."""
+    return _decoder.decode(blob)
 
 
 def _narrow(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,29 +117,41 @@ def payloads_of_cell(conn: sqlite3.Connection, task: bytes, attempt: int, no: in
     return [(row[0], row[1]) for row in rows]
 
 
-def keep_payloads(
-    conn: sqlite3.Connection,
-    task: bytes,
-    cells: Cells,
-    ids: InstanceIds,
-    touched: Iterable[tuple[int, str, str]],
-    told_before: Container[tuple[int, str]] = (),
-) -> None:
-    """Write the payloads of the slots that just changed: (attempt, instance id, slot).
+class PayloadWrites:
+    """The payloads of slots that changed, gathered over one unit of work and written once."""
 
-    `told_before`: cells in which a fact was told once more. A body without payload that won there takes the old payload along.
-    """
-    rows, over = [], []
-    for attempt, who, slot in touched:
-        payload = {k: v for k, v in cells[attempt, who][slot].body.items() if k in PAYLOADS}
-        if payload:
-            rows.append((task, slot_key(attempt, ids.no(who), slot), _json.encode(payload)))
-        elif (attempt, who) in told_before:
-            over.append((task, slot_key(attempt, ids.no(who), slot)))
-    if rows:
-        conn.executemany("INSERT OR REPLACE INTO payload (task, slot, data) VALUES (?, ?, ?)", rows)
-    if over:
-        conn.executemany("DELETE FROM payload WHERE task = ? AND slot = ?", over)
+    def __init__(self) -> None:
+        self._rows: list[tuple[bytes, str, bytes]] = []
+        self._over: list[tuple[bytes, str]] = []
+
+    def keep(
+        self,
+        task: bytes,
+        cells: Cells,
+        ids: InstanceIds,
+        touched: Iterable[tuple[int, str, str]],
+        told_before: Container[tuple[int, str]] = (),
+    ) -> None:
+        """Keep the payloads of the slots that just changed: (attempt, instance id, slot).
+
+        `told_before`: cells in which a fact was told once more. A body without payload that won there takes the old payload
+        along.
+        """
+        for attempt, who, slot in touched:
+            body = cells[attempt, who][slot].body
+            payload = {name: body[name] for name in PAYLOADS if name in body}
+            if payload:
+                self._rows.append((task, slot_key(attempt, ids.no(who), slot), _json.encode(payload)))
+            elif (attempt, who) in told_before:
+                self._over.append((task, slot_key(attempt, ids.no(who), slot)))
+
+    def write(self, conn: sqlite3.Connection) -> None:
+        """Write what was kept."""
+        if self._rows:
+            conn.executemany("INSERT OR REPLACE INTO payload (task, slot, data) VALUES (?, ?, ?)", self._rows)
+        if self._over:
+            conn.executemany("DELETE FROM payload WHERE task = ? AND slot = ?", self._over)
+        self._rows, self._over = [], []
 
 
 assert len(SLOTS) < 128, "slots are small integers in the blob"

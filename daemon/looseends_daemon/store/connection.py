@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
+from looseends_daemon.store import search
 from looseends_daemon.store.checkpoints import Checkpointer
 from looseends_daemon.store.files import DISK_TROUBLE, FULL, open_file, primary, reopen
 from looseends_daemon.store.files import connect as connect
@@ -35,6 +36,7 @@ from looseends_daemon.store.schema import StoreError
 
 T = TypeVar("T")
 QUEUE_BYTES_MAX = 32 << 20
+SLOW_S = 0.25
 GROUP_JOBS_MAX = 512
 GROUP_BYTES_MAX = 8 << 20
 READERS = 2
@@ -89,6 +91,8 @@ class Database:
         self._closing = False
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
         self.commits = 0
+        self.slow: tuple[float, float] | None = None
+        """From when to when the latest commit took SLOW_S or longer (monotonic s): whoever spoke to us waited as long."""
         self.reopened = 0
         self.full: str | None = None
         self.trouble: str | None = None
@@ -213,6 +217,7 @@ class Database:
             return group
 
     def _commit(self, group: list[_Job]) -> None:
+        began = time.monotonic()
         try:
             self._mend()
             conn = self._conn
@@ -225,6 +230,9 @@ class Database:
             self._answered = self._newest()
         except (sqlite3.Error, StoreError) as error:
             self._failed(group, error)
+        ended = time.monotonic()
+        if ended - began >= SLOW_S:
+            self.slow = (began, ended)
 
     def _failed(self, group: list[_Job], error: sqlite3.Error | StoreError) -> None:
         """Nothing of this group is kept. Unless it was only busy or full, the connection is not used again."""
@@ -281,5 +289,6 @@ async def _reader(path: str) -> aiosqlite.Connection:
     conn = await aiosqlite.connect(path, isolation_level=None)
     conn.row_factory = sqlite3.Row
     await conn.execute("PRAGMA query_only = 1")
+    await search.register(conn)
     await conn.execute("PRAGMA cache_size = -4096")
     return conn

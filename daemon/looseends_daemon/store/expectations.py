@@ -22,11 +22,12 @@ from looseends_daemon.core.expect import (
     marks_of,
     rule_digest,
 )
-from looseends_daemon.core.facts import Cells, Fact, View, fold, view_of
+from looseends_daemon.core.facts import Cells, Fact, fold
 from looseends_daemon.core.judgements import ended_well
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Actor
-from looseends_daemon.store.cells import InstanceIds, keep_payloads, pack, payload_rows, unpack, with_payloads
+from looseends_daemon.core.view import View, view_of
+from looseends_daemon.store.cells import InstanceIds, PayloadWrites, pack, payload_rows, unpack, with_payloads
 from looseends_daemon.store.codes import EXPECTED, ORDER, blob, interned, text
 
 SLOT = "expected"
@@ -72,7 +73,9 @@ class Expecting:
         new, self._none = fold(cells, event, instance or None), False
         if cells[event["attempt"], instance][SLOT] != before:
             self._put(task, row, cells, channel)
-            keep_payloads(self._conn, task, cells, self._ids, [(event["attempt"], instance, SLOT)])
+            payloads = PayloadWrites()
+            payloads.keep(task, cells, self._ids, [(event["attempt"], instance, SLOT)])
+            payloads.write(self._conn)
         return new, None
 
     def state(self, expectation: str, body: dict[str, Any], at: int, *, cause: bytes | None = None, instance: str = "") -> None:

@@ -16,16 +16,17 @@ from typing import Any
 
 from looseends.wire import INT_MAX, NS, Batch, Problem, format_time, is_uuid, skew_of
 from looseends_daemon.core.detect import due_of, stall_of
-from looseends_daemon.core.facts import ENDS, UNKNOWN, Cells, View, fold, slots_of, view_of
+from looseends_daemon.core.facts import ENDS, UNKNOWN, Cells, fold, slots_of
 from looseends_daemon.core.overlap import is_watched
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import FLAGS, STATES, VERDICTS, Actor, Value
 from looseends_daemon.core.stats import Place, place_of
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.store import sights
 from looseends_daemon.store.blind import note_batch
 from looseends_daemon.store.cells import (
     InstanceIds,
-    keep_payloads,
+    PayloadWrites,
     pack,
     payload_rows,
     payloads_of_cell,
@@ -33,12 +34,16 @@ from looseends_daemon.store.cells import (
     with_payloads,
 )
 from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, WITH_PROCESS, blob, code, interned, word
+from looseends_daemon.store.counters import Counts, tally
+from looseends_daemon.store.durations import Durations
 from looseends_daemon.store.expectations import NOT_A_TASK, Expecting
 from looseends_daemon.store.instances_owned import OwnershipRefused as OwnershipRefused
 from looseends_daemon.store.instances_owned import end_instance as end_instance
 from looseends_daemon.store.instances_owned import hear
 from looseends_daemon.store.instances_owned import touch_instance as touch_instance
 from looseends_daemon.store.ledger import Moves
+from looseends_daemon.store.lookups import Lookups
+from looseends_daemon.store.outgoing import Outgoing
 from looseends_daemon.store.overlap import OVERLAP, watch
 
 IDS_MAX = 500
@@ -64,10 +69,11 @@ class Applied(Value, frozen=True):
 class _Known:
     """One task while its batch is folded: the stored row (None: new), its cells, and which slots changed.
 
-    `whole`: the cells whose payloads were fetched. `order`: the replay order whose id this task has.
+    `whole`: the cells whose payloads were fetched. `order`: the replay order whose id this task has. `fresh`: slots set for the
+    first time.
     """
 
-    __slots__ = ("cells", "external", "order", "row", "touched", "whole")
+    __slots__ = ("cells", "external", "fresh", "order", "row", "touched", "whole")
 
     def __init__(self, row: sqlite3.Row | None, cells: Cells) -> None:
         self.row, self.cells = row, cells
@@ -75,6 +81,7 @@ class _Known:
         self.order: sqlite3.Row | None = None
         self.external: str | None = None
         self.touched: set[tuple[int, str, str]] = set()
+        self.fresh: list[tuple[int, str, str]] = []
 
 
 def apply_batch(
@@ -131,6 +138,8 @@ def apply_batch(
     _store(conn, ((task, known) for task, known in tasks.items() if known.touched), ids, channel, policy, now, expecting)
     if counts["new"]:
         conn.execute("INSERT OR REPLACE INTO mark (name, value) VALUES ('last_event_at', ?)", (now,))
+    refused = len(rejected) + len(batch.rejected)
+    tally(conn, "event", {"accepted": counts["new"], "duplicate": counts["duplicates"], "rejected": refused})
     warnings = () if batch.instance is not None else tuple(_unbegun(tasks, batch))
     return Applied(accepted=counts["new"], duplicates=counts["duplicates"], rejected=tuple(rejected), warnings=warnings)
 
@@ -234,7 +243,8 @@ def _may_tell(order: sqlite3.Row, channel: int, instance: dict[str, Any] | None)
 
 
 def _queued(cells: Cells) -> bool:
-    return any("queue" in cell["scheduled"].body for cell in cells.values() if "scheduled" in cell)
+    """The worker may be heard before the producer: either of them says that it came through a queue."""
+    return any("queue" in cell[slot].body for cell in cells.values() for slot in ("scheduled", "started") if slot in cell)
 
 
 def _fold(conn: sqlite3.Connection, known: _Known, event: dict[str, Any], instance: str, ids: InstanceIds) -> bool:
@@ -250,6 +260,7 @@ def _fold(conn: sqlite3.Connection, known: _Known, event: dict[str, Any], instan
     new = fold(known.cells, event, instance or None)
     after = known.cells[event["attempt"], instance]
     known.touched |= {(event["attempt"], instance, slot) for slot in before if before[slot] != after[slot]}
+    known.fresh += [(event["attempt"], instance, slot) for slot in before if before[slot] is None]
     known.external = event.get("external_id") or known.external
     return new
 
@@ -276,34 +287,37 @@ def _store(
     now: int,
     expecting: Expecting,
 ) -> None:
-    moves = Moves()
-    types: dict[tuple[str, str], int] = {}
-    gone = _Gone(conn)
+    moves, took, payloads, counts, outgoing = Moves(), Durations(), PayloadWrites(), Counts(), Outgoing(policy, now)
+    lookups = Lookups(conn)
     watched: list[tuple[bytes, View, int, int]] = []
     rows = []
     for task, known in tasks:
         view = view_of(known.cells)
         old = known.row
-        type_ = _type(conn, types, view)
-        environment = interned(conn, "environment", view.environment)
+        type_, environment = lookups.type(view), lookups.environment(view)
         if old is not None:
             moves.add(place_of_row(old), old["environment"], old["type"], -1)
+            took.add(old, -1)
         flags = _flags(view) | (old["flags"] & KEPT if old else 0) | (0 if known.order is None else ORDER)
+        flags |= outgoing.facts(task, view, old)
+        counts.facts(known.cells, known.fresh, environment, type_)
         verdict = old["verdict"] if old else None
         settled, loose = (old["settled"], old["loose"]) if old else (None, 0)
         place = place_of(view.began_at, view.state, word(VERDICTS, verdict), settled=settled is not None, loose=bool(loose))
         moves.add(place, environment, type_)
+        if view.state == "succeeded":
+            took.count(view.began_at, view.started_at, view.ended_at, environment, type_)
         rows.append(
             (
                 *(task, type_, environment, old["channel"] if old else channel),
                 *(code(STATES, view.state), verdict, settled, loose),
                 *(flags, view.attempt, ids.no(view.instance) if view.instance else None, view.began_at, view.started_at),
-                *(view.ended_at, due_of(view, policy), now if gone(view) else agenda(view, flags, policy, now)),
+                *(view.ended_at, due_of(view, policy), now if lookups.is_gone(view) else agenda(view, flags, policy, now)),
                 view.opening.get("key"),
                 *(old["incident"] if old else None, pack(known.cells, ids)),
             )
         )
-        keep_payloads(conn, task, known.cells, ids, known.touched, known.whole)
+        payloads.keep(task, known.cells, ids, known.touched, known.whole)
         _relate(conn, task, known, view)
         sights.note(conn, view, type_, ids.no(view.instance or ""))
         moved = old is not None and (old["type"], old["environment"]) != (type_, environment)
@@ -311,28 +325,13 @@ def _store(
         if is_watched(view, policy):
             watched.append((task, view, type_, environment))
     conn.executemany(_UPSERT, rows)
+    payloads.write(conn)
     for one in watched:
         watch(conn, *one)
     moves.write(conn)
-
-
-class _Gone:
-    """Whether an open task belongs to an instance that is not alive: each instance is looked up once per batch.
-
-    Such a task has a look coming, or waits for the rest of a journal; news from elsewhere must not put it off.
-    """
-
-    def __init__(self, conn: sqlite3.Connection) -> None:
-        self._conn = conn
-        self._known: dict[str, bool] = {}
-
-    def __call__(self, view: View) -> bool:
-        if view.instance is None or view.ended:
-            return False
-        if view.instance not in self._known:
-            row = self._conn.execute("SELECT state FROM instance WHERE id = ?", (view.instance,)).fetchone()
-            self._known[view.instance] = row is not None and row["state"] != "alive"
-        return self._known[view.instance]
+    took.write(conn)
+    counts.write(conn)
+    outgoing.write(conn)
 
 
 def place_of_row(row: sqlite3.Row) -> Place:
@@ -358,14 +357,6 @@ def agenda(view: View, flags: int, policy: Policy, now: int) -> int | None:
 def _flags(view: View) -> int:
     names = ("contradiction", "no_start", "redelivered", "ran_twice")
     return sum(1 << FLAGS.index(name) for name in names if getattr(view, name)) | (WITH_PROCESS if view.with_process else 0)
-
-
-def _type(conn: sqlite3.Connection, known: dict[tuple[str, str], int], view: View) -> int:
-    key = (view.service, view.name)
-    if key not in known:
-        conn.execute("INSERT OR IGNORE INTO type (service, name) VALUES (?, ?)", key)
-        known[key] = int(conn.execute("SELECT id FROM type WHERE service = ? AND name = ?", key).fetchone()[0])
-    return known[key]
 
 
 def _relate(conn: sqlite3.Connection, task: bytes, known: _Known, view: View) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from urllib.parse import quote
 
+from looseends_daemon.store import search
 from looseends_daemon.store.log_end import Cut, commits_cut_off, frames_in, keep
 from looseends_daemon.store.schema import APPLICATION_ID, StoreError, migrate, migrations
 
@@ -242,6 +243,7 @@ def connect(path: str) -> sqlite3.Connection:
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         conn.execute("PRAGMA foreign_keys = OFF")
+        search.register(conn)
     except BaseException:
         conn.close()
         raise

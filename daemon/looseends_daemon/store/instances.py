@@ -14,6 +14,7 @@ from typing import Any
 import aiosqlite
 
 from looseends.wire import NS
+from looseends_daemon.core.detect import LOOP_LAG_MS
 from looseends_daemon.core.records import unpack
 from looseends_daemon.core.replay import Offer
 from looseends_daemon.core.resources import Instance, Page, Value
@@ -220,6 +221,8 @@ def _notes(row: sqlite3.Row, windows: list[sqlite3.Row], missing: int) -> list[s
             "1 record of this instance is missing" if missing == 1 else f"{missing} records of this instance are missing"
         )
     notes += [blind.words(one["cause"], one["missing"], one["from_at"], one["to_at"]) for one in windows[-WINDOWS_SHOWN:]]
+    if row["state"] == "alive" and (row["loop_lag_ms"] or 0) >= LOOP_LAG_MS:
+        notes.append(f"its event loop was held up for {span(row['loop_lag_ms'] / 1000)} when it spoke last")
     if row["lock_lies"]:
         notes.append("its journal's lock was free while it was connected: its connection and a lease tell whether it lives")
     return notes

@@ -8,6 +8,8 @@ Rules:
 3. The end of an instance is news about its open tasks; the detector decides what it means.
 4. It is heard when a word of it arrives; what it knows is known as of when it said that word (`said_at`). What waited in a socket
    or on a slow network is old when it comes, and an older word never overrules a newer one.
+5. A word that comes late is no sign of a wrong clock where its instance was silent for as long, or where we had that very word
+   before: it is said again when its answer was lost.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ SILENCE_NS = 30 * NS
 """Three heartbeats: longer than this between two words of an instance was a time in which it could not reach us."""
 NO_NEWS = 0
 """For `told_at`: this word says nothing about its tasks, only that it lives."""
+SOON_NS = NS
+"""Nobody is overdue so soon after a word."""
 LATE_NS = 10 * NS
 """Longer than one heartbeat: work that was due may have waited for a word of it."""
 
@@ -62,7 +66,7 @@ def hear(
     if heard:
         _check_owner(conn, row, actor, proven)
         moved = skew - row["skew"]
-        late = delayed or (moved > 0 and _was_held_up(conn, row, moved, now, policy))
+        late = delayed or (moved > 0 and (_is_repeat(row, batch.sent_at, now) or _was_held_up(conn, row, moved, now, policy)))
         if abs(moved) > SKEW_NS_MIN and not (late and moved > 0):
             conn.execute("UPDATE instance SET skew = ?, travel = NULL WHERE no = ?", (skew, row["no"]))
             row = _row(conn, told["id"])
@@ -79,6 +83,11 @@ def _was_held_up(conn: sqlite3.Connection, row: sqlite3.Row, moved: int, now: in
     """
     held_up = now - int(row["last_heard_at"]) + SKEW_NS_MIN
     return held_up > overdue_after(has_functions(conn, row["no"]), policy.heartbeat_every) and moved <= held_up
+
+
+def _is_repeat(row: sqlite3.Row, sent_at: int | None, now: int) -> bool:
+    """Whether this is the word we had last: said at the same nanosecond, as far as we knew its clock then."""
+    return sent_at is not None and said(sent_at, int(row["skew"]), row["travel"], now) == row["said_at"]
 
 
 def has_functions(conn: sqlite3.Connection, no: int) -> bool:
@@ -106,7 +115,7 @@ def touch_instance(
         return None
     _check_owner(conn, row, actor)
     blind.note_dropped(conn, row, columns.get("dropped") or 0, now)
-    kept = {name: value for name, value in columns.items() if name in TOUCHABLE and value is not None}
+    kept = {name: value for name, value in columns.items() if name in TOUCHABLE}
     names = "".join(f"{name} = ?, " for name in kept)
     conn.execute(
         f"UPDATE instance SET {names} last_seq = max(last_seq, ?), lived_at = max(lived_at, ?) WHERE no = ?",
@@ -146,14 +155,21 @@ def end_instance(
     now: int,
     adopted: bool = False,
     void: Sequence[int] = (),
+    dropped: int = 0,
 ) -> None:
     """The instance is `gone` or `unreachable`, `reason` in words; its open tasks are looked at again at once.
 
-    `adopted`: all it ever wrote is here. `void`: journal records that will never come; they are no backlog.
+    `adopted`: all it ever wrote is here. `void`: journal records that will never come; they are no backlog. `dropped`: how many
+    records it could not keep, by what it left; 0 where that is not known.
     """
-    row = conn.execute("SELECT no, adopted, backlog FROM instance WHERE id = ?", (instance_id,)).fetchone()
+    row = conn.execute(
+        "SELECT no, adopted, backlog, dropped, last_heard_at FROM instance WHERE id = ?", (instance_id,)
+    ).fetchone()
     if row is None:
         return
+    if dropped > row["dropped"]:
+        blind.note_dropped(conn, row, dropped, now)
+        conn.execute("UPDATE instance SET dropped = ? WHERE no = ?", (dropped, row["no"]))
     whole = adopted or bool(row["adopted"])
     backlog = 0 if whole else max(0, row["backlog"] - len(void))
     conn.execute(
@@ -234,6 +250,7 @@ def _heard(
         travel = took if travel is None and first else travel if travel is None else min(took, travel)
         said_at = said(told_at, int(row["skew"]), travel, now)
         newest = said_at >= row["said_at"]
+        _note_return(conn, row, said_at)
     conn.execute(
         "UPDATE instance SET last_heard_at = ?, said_at = max(said_at, ?), travel = ? WHERE no = ?",
         (now, said_at, travel, row["no"]),
@@ -241,6 +258,15 @@ def _heard(
     if row["state"] != "gone" or not backlog:
         _lives(conn, row, now, said_at)
     return newest
+
+
+def _note_return(conn: sqlite3.Connection, row: sqlite3.Row, said_at: int) -> None:
+    """Note it where an instance that had been overdue, while we heard, speaks again: see core/detect.InstanceNow."""
+    if not 0 < row["said_at"] < said_at - SOON_NS:
+        return
+    silent = said_at - max(row["said_at"], blind.heard_since(conn))
+    if silent > overdue_after(has_functions(conn, row["no"]), Policy().heartbeat_every):
+        conn.execute("UPDATE instance SET back_at = ? WHERE no = ?", (said_at, row["no"]))
 
 
 def _lives(conn: sqlite3.Connection, row: sqlite3.Row, now: int, said_at: int) -> None:

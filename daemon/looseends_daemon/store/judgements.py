@@ -17,17 +17,18 @@ import msgspec
 from looseends.wire import NS
 from looseends_daemon.core.clocks import Jump
 from looseends_daemon.core.detect import Finding, InstanceNow, World, judge, overdue_after
-from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.judgements import Conclusion, Judgement, LooseChange, Replayed, Standing, conclude, standing_of
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import FLAGS, SETTLEMENTS, STATES, VERDICTS, Value
 from looseends_daemon.core.stats import place_of
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.store import loops, overlap, sights
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, code, text
 from looseends_daemon.store.facts import LATE, TWICE, cells_of, place_of_row
 from looseends_daemon.store.instances_owned import has_functions
 from looseends_daemon.store.ledger import Moves
+from looseends_daemon.store.outgoing import Outgoing
 from looseends_daemon.store.pairing import finding_of, next_due, pair_due
 
 PASS_TASKS_MAX = 500
@@ -53,6 +54,7 @@ class Times(Value, frozen=True):
     ready_at: int
     blind: tuple[int, int] | None = None
     jumps: tuple[Jump, ...] = ()
+    held_up: tuple[int, int] | None = None
 
 
 def judge_due(conn: sqlite3.Connection, times: Times, policy: Policy) -> Judged:
@@ -71,6 +73,7 @@ def judge_due(conn: sqlite3.Connection, times: Times, policy: Policy) -> Judged:
     for task in missed:
         judging.task(conn.execute("SELECT * FROM task WHERE id = ?", (task,)).fetchone())
     judging.moves.write(conn)
+    judging.outgoing.write(conn)
     more = more or len(rows) == PASS_TASKS_MAX or judging.again
     return Judged(looked_at=len(rows) + len(missed), changes=tuple(judging.changes), more=more)
 
@@ -87,7 +90,7 @@ class _Judging:
     def __init__(self, conn: sqlite3.Connection, times: Times, policy: Policy) -> None:
         self.conn, self.times, self.policy = conn, times, policy
         self.ids = InstanceIds(conn)
-        self.moves = Moves()
+        self.moves, self.outgoing = Moves(), Outgoing(policy, times.now)
         self.changes: list[LooseChange] = []
         self.again = False
         self._instances: dict[str, InstanceNow] = {}
@@ -147,6 +150,7 @@ class _Judging:
             instances=instances,
             queue_caught_up=caught_up,
             jumps=self.times.jumps,
+            held_up=self.times.held_up,
             ends_alone=view.declared or sights.ends_alone(self.conn, row["type"]),
         )
 
@@ -160,8 +164,10 @@ class _Judging:
             started_at=row["started_at"],
             ended_at=row["ended_at"],
             caught_up=self._caught_up(row),
+            back_at=row["back_at"],
             behind_since=self._behind_since(row),
             missing=row["backlog"],
+            loop_lag_ms=row["loop_lag_ms"],
         )
 
     def _caught_up(self, row: sqlite3.Row) -> bool:
@@ -219,6 +225,8 @@ class _Judging:
         now = done.standing
         verdict = None if view.ended else code(VERDICTS, now.verdict)
         flags = marks | (JUDGED if done.judgements else 0) | (LATE if now.late else 0)
+        given = next((one for one in reversed(done.judgements) if one.what == "verdict"), None)
+        flags |= self.outgoing.judged(row, view, given.verdict if given else None, given.reason if given else "")
         self.moves.add(place_of_row(row), row["environment"], row["type"], -1)
         place = place_of(
             row["began_at"],

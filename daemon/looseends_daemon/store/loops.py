@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 
 from looseends_daemon.core.detect import due_of
-from looseends_daemon.core.facts import Cells, View, end_with_process, take_back_end, view_of
+from looseends_daemon.core.facts import Cells
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import STATES
+from looseends_daemon.core.view import View, end_with_process, take_back_end, view_of
 from looseends_daemon.store.cells import InstanceIds, pack
 from looseends_daemon.store.codes import WITH_PROCESS, code
+from looseends_daemon.store.counters import loop_ended
 from looseends_daemon.store.facts import place_of_row
 from looseends_daemon.store.ledger import Moves
 
@@ -22,6 +24,7 @@ def rewrite(
         take_back_end(cells)
     else:
         end_with_process(cells, view_of(cells), ends_at)
+        loop_ended(conn, row["environment"], row["type"])
     view = view_of(cells)
     flags = row["flags"] | WITH_PROCESS if view.with_process else row["flags"] & ~WITH_PROCESS
     moves.add(place_of_row(row), row["environment"], row["type"], -1)

@@ -25,6 +25,8 @@ from looseends_daemon.store.sources import went_well
 LOOKED_AT_MAX = 200
 """Orders looked at for one list or one pass: an instance takes them one after the other anyway."""
 
+_PAUSED = "SELECT no FROM replay WHERE state = 'paused'"
+
 
 class Claim(Value, frozen=True):
     """The answer to a claim: the order and its fence, or None and why not."""
@@ -50,7 +52,7 @@ def takeable(instance_id: str, now: int, only: bytes | None = None) -> Question[
         f"SELECT {OFFER_COLUMNS}, o.id AS order_id, o.service AS order_service, o.environment AS order_environment,"
         " o.queue, o.signature AS order_signature, o.name, o.args, o.edited, o.root, o.task"
         " FROM instance i JOIN replay_order o ON o.environment = i.environment JOIN function f"
-        " ON f.instance = i.no AND f.name = o.name"
+        " ON f.instance = i.no AND f.name = o.name JOIN replay p ON p.no = o.replay AND p.state != 'paused'"
         " WHERE i.id = ?1 AND o.state = 'waiting' AND o.expires_at > ?2 AND (?3 IS NULL OR o.id = ?3)"
         " ORDER BY o.expires_at LIMIT ?4",
         (instance_id, now, only, LOOKED_AT_MAX),
@@ -77,9 +79,9 @@ def order_for(row: sqlite3.Row) -> dict[str, Any]:
     """The order as a client gets it.
 
     The idempotency key is that of the first task of the chain, so that whatever the original had already done downstream is
-    recognised there. Edited arguments are other work, and get a key of their own.
+    recognised there. Edited arguments are other work, and get a key of their own. Work of a queue names the queue it came from.
     """
-    return {
+    order = {
         "id": text(row["order_id"]),
         "name": row["name"],
         "args": json.loads(row["args"]),
@@ -87,6 +89,7 @@ def order_for(row: sqlite3.Row) -> dict[str, Any]:
         "idempotency_key": text(row["order_id"] if row["edited"] else row["root"]),
         "signature": row["order_signature"],
     }
+    return order if row["queue"] is None else {**order, "queue": row["queue"]}
 
 
 def claim(conn: sqlite3.Connection, order_id: bytes, instance_id: str, now: int) -> Claim:
@@ -119,7 +122,7 @@ def _why_not(conn: sqlite3.Connection, order_id: bytes) -> str:
     if row is None:
         return "there is no such order"
     if row["state"] == "waiting":
-        return "it has expired, or this instance does not register its function with the signature it was made for"
+        return "it has expired or is paused, or this instance does not register its function with the signature it was made for"
     return f"it is {row['state']} already"
 
 
@@ -149,7 +152,7 @@ def answer(conn: sqlite3.Connection, order_id: bytes, fence: int, outcome: str, 
 
 def next_expiry() -> Question[int | None]:
     """When the next waiting order expires."""
-    rows = yield "SELECT min(expires_at) AS at FROM replay_order WHERE state = 'waiting'", ()
+    rows = yield f"SELECT min(expires_at) AS at FROM replay_order WHERE state = 'waiting' AND replay NOT IN ({_PAUSED})", ()
     at: int | None = rows[0]["at"]
     return at
 
@@ -158,7 +161,7 @@ def expire(conn: sqlite3.Connection, now: int) -> int:
     """Expire what nobody took in time; how many."""
     return conn.execute(
         "UPDATE replay_order SET state = 'expired', detail = 'nobody took it within ten minutes'"
-        " WHERE state = 'waiting' AND expires_at <= ?",
+        f" WHERE state = 'waiting' AND expires_at <= ? AND replay NOT IN ({_PAUSED})",
         (now,),
     ).rowcount
 

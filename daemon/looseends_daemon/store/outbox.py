@@ -10,6 +10,7 @@ Rules:
 3. Whatever an endpoint hears first of an incident has the type `opened`, unless it is the end: a receiver that acts on
    `opened` alone must not miss an incident because it was down for a minute.
 4. A failing endpoint gets one attempt at a time; its first 2xx brings everything that waits for it forward.
+5. Nothing is dropped for being too much: what `max_per_minute` holds back waits, and what overtakes it supersedes it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ import aiosqlite
 
 from looseends.wire import NS, format_time
 from looseends_daemon.core import delivery
-from looseends_daemon.core.delivery import FAILING_AFTER, Message, Outcome
+from looseends_daemon.core.delivery import Message, Outcome
 from looseends_daemon.core.incidents import AlertRules, EndpointRule, rank
+from looseends_daemon.core.matchers import LABELS, fit
 from looseends_daemon.core.resources import Counts, DeliveryAttempt, Notice, Page
-from looseends_daemon.store.questions import Question, ask_async, mark_of, page_mark
+from looseends_daemon.core.troubles import TROUBLES
+from looseends_daemon.store import counters
+from looseends_daemon.store import endpoints as health
+from looseends_daemon.store.acks import acknowledged_json
+from looseends_daemon.store.incident_titles import releases_of
+from looseends_daemon.store.questions import Question, ask, ask_async, mark_of, page_mark
 from looseends_daemon.store.samples import ledger_window, new_id, samples, withdrawn_count
 
 LEASE_MARGIN_S = 15.0
@@ -44,28 +51,42 @@ def enqueue(
     type_: str,
     rules: AlertRules,
     only: Collection[str] | None = None,
-) -> None:
+    asked_for: str | None = None,
+) -> list[str]:
     """One notice about a step of this incident for every endpoint that wants to hear of it, in the step's transaction.
 
-    `only`: the names of those endpoints that are to be told; None: all.
+    `only`: the names of those endpoints that are to be told; None: all. `asked_for`: a person wants it told, for this reason, to
+    whoever is named. Returns the ids of the notices.
     """
     disabled = {row["name"] for row in conn.execute("SELECT name FROM endpoint WHERE state = 'disabled'")}
     facts = _incident_json(conn, incident, counts, rules)
     which = "open" if counts.open else "over" if counts.total else "withdrawn"
     tasks: dict[bool, list[dict[str, Any]]] = {}
+    made = []
     for endpoint in rules.endpoints:
         if endpoint.name in disabled or (only is not None and endpoint.name not in only):
             continue
-        if rank(incident["severity"]) < rank(endpoint.min_severity):
-            continue
-        if type_ == "resolved" and not _has_notice(conn, incident["no"], endpoint.name):
+        if not asked_for and not _wants(conn, endpoint, incident, type_):
             continue
         told = endpoint.include_args
         if told not in tasks:
             tasks[told] = samples(conn, incident["no"], which=which, include_args=told, rules=rules)
         totals = {"open": counts.open, "over": counts.total}
         total = totals[which] if which in totals else withdrawn_count(conn, incident["no"])
-        _insert(conn, now, incident, facts, type_, endpoint.name, tasks[told], total, rules)
+        made.append(_insert(conn, now, incident, facts, type_, endpoint.name, tasks[told], total, rules, asked_for))
+    return made
+
+
+def _wants(conn: sqlite3.Connection, endpoint: EndpointRule, incident: sqlite3.Row, type_: str) -> bool:
+    """Whether an endpoint is to hear of this step: whoever heard of an incident hears the rest, its end included.
+
+    What is about the daemon itself is told past matchers: they speak of tasks.
+    """
+    if _has_notice(conn, incident["no"], endpoint.name):
+        return True
+    if type_ == "resolved" or rank(incident["severity"]) < rank(endpoint.min_severity):
+        return False
+    return incident["problem"] in TROUBLES or fit(endpoint.match, {name: incident[name] for name in LABELS})
 
 
 def unaware(conn: sqlite3.Connection, incident: int, endpoints: Iterable[str]) -> list[str]:
@@ -88,10 +109,11 @@ def _insert(
     tasks: list[dict[str, Any]],
     total: int,
     rules: AlertRules,
-) -> None:
-    reason = incident["reason"]
-    if type_ in ("updated", "repeated") and not _heard_of(conn, incident["no"], endpoint):
-        type_, reason = "opened", "first_notification"
+    asked_for: str | None,
+) -> str:
+    reason = asked_for or incident["reason"]
+    if type_ in ("updated", "repeated", "acknowledged") and not _heard_of(conn, incident["no"], endpoint):
+        type_, reason = "opened", asked_for or ("silence_ended" if reason == "silence_ended" else "first_notification")
     message_id = new_id("msg", now)
     event = delivery.envelope(
         message_id=message_id,
@@ -102,13 +124,28 @@ def _insert(
         incident={**facts, "reason": reason},
     )
     _supersede(conn, incident["no"], endpoint)
+    body, type_ = delivery.body_of(event, tasks, total), delivery.WEBHOOK_TYPE + type_
+    write(conn, now, message_id, endpoint, body, type_=type_, reason=reason, incident=incident)
+    return message_id
+
+
+def write(
+    conn: sqlite3.Connection,
+    now: int,
+    message_id: str,
+    endpoint: str,
+    body: bytes,
+    *,
+    type_: str,
+    reason: str,
+    incident: sqlite3.Row | None = None,
+) -> None:
+    """One row of the outbox, due at once. Without an incident it is a test."""
+    no, sequence = (None, 0) if incident is None else (incident["no"], incident["sequence"])
     conn.execute(
         "INSERT INTO notice (id, incident, endpoint, sequence, type, reason, state, created_at, next_attempt_at, body)"
         " VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?)",
-        (
-            *(message_id, incident["no"], endpoint, incident["sequence"], delivery.WEBHOOK_TYPE + type_, reason),
-            *(now, now, delivery.body_of(event, tasks, total)),
-        ),
+        (message_id, no, endpoint, sequence, type_, reason, now, now, body),
     )
 
 
@@ -136,8 +173,9 @@ def _incident_json(conn: sqlite3.Connection, row: sqlite3.Row, counts: Counts, r
         "severity": row["severity"],
         "title": row["title"],
         "labels": labels,
+        "release": ask(conn, releases_of(row["instance"])),
         "opened_at": format_time(row["opened_at"]),
-        "acknowledged": None,
+        "acknowledged": acknowledged_json(conn, row["no"]),
         "resolved_at": None if row["resolved_at"] is None else format_time(row["resolved_at"]),
         "resolution": row["resolution"],
         "counts": {"open": counts.open, "total": counts.total, "settled": counts.settled},
@@ -171,7 +209,7 @@ def begin(conn: sqlite3.Connection, now: int, endpoints: Iterable[EndpointRule])
     gone = [row["endpoint"] for row in conn.execute("SELECT DISTINCT endpoint FROM notice WHERE state = 'pending'")]
     for name in (*known, *gone):
         if name not in names:
-            _cancel(conn, name)
+            health.cancel(conn, name)
             conn.execute("DELETE FROM endpoint WHERE name = ?", (name,))
     return fresh
 
@@ -181,19 +219,30 @@ def lease(conn: sqlite3.Connection, now: int, endpoint: EndpointRule, room: int)
 
     Also when the next of those that wait is due (ns); None: none waits.
     """
-    if _state(conn, endpoint.name) == "failing":
+    if health.state_of(conn, endpoint.name) == "failing":
         room = min(room, 1 - _flying(conn, now, endpoint.name))
-    rows = conn.execute(_DUE, {"endpoint": endpoint.name, "now": now, "room": max(0, room)}).fetchall()
+    rows: list[sqlite3.Row] = []
+    for query in (_CUT_OFF_ONES, _TESTS, _DUE):
+        if len(rows) < room:
+            rows += conn.execute(query, {"endpoint": endpoint.name, "now": now, "room": room - len(rows)}).fetchall()
     until = now + round((endpoint.timeout + LEASE_MARGIN_S) * NS)
     return [_leased(conn, row, now, until) for row in rows], next_due(conn, endpoint.name)
 
 
-_DUE = """
-    SELECT * FROM notice n WHERE endpoint = :endpoint
-        AND ((state = 'pending' AND next_attempt_at <= :now) OR (state = 'delivering' AND lease_until <= :now))
-        AND NOT EXISTS (SELECT 1 FROM notice b WHERE b.incident = n.incident AND b.endpoint = n.endpoint AND b.no < n.no
-                        AND b.state IN ('pending', 'delivering'))
-    ORDER BY no LIMIT :room"""
+_FIRST_OF_ITS_PAIR = """
+    NOT EXISTS (SELECT 1 FROM notice b WHERE b.incident = n.incident AND b.endpoint = n.endpoint AND b.no < n.no
+                AND b.state IN ('pending', 'delivering'))"""
+# Three queries, each of which walks an index and stops at once: one with one order would sort all that waits, for every attempt.
+_CUT_OFF_ONES = f"""
+    SELECT * FROM notice n WHERE endpoint = :endpoint AND state = 'delivering' AND lease_until <= :now AND {_FIRST_OF_ITS_PAIR}
+    ORDER BY lease_until, no LIMIT :room"""
+_TESTS = """
+    SELECT * FROM notice n WHERE endpoint = :endpoint AND incident IS NULL AND state = 'pending'
+    ORDER BY created_at, no LIMIT :room"""
+_DUE = f"""
+    SELECT * FROM notice n WHERE endpoint = :endpoint AND state = 'pending' AND incident IS NOT NULL AND next_attempt_at <= :now
+        AND {_FIRST_OF_ITS_PAIR}
+    ORDER BY next_attempt_at, no LIMIT :room"""
 
 
 def _leased(conn: sqlite3.Connection, row: sqlite3.Row, now: int, until: int) -> Message:
@@ -213,11 +262,6 @@ def _leased(conn: sqlite3.Connection, row: sqlite3.Row, now: int, until: int) ->
 def _flying(conn: sqlite3.Connection, now: int, endpoint: str) -> int:
     query = "SELECT count(*) FROM notice WHERE endpoint = ? AND state = 'delivering' AND lease_until > ?"
     return int(conn.execute(query, (endpoint, now)).fetchone()[0])
-
-
-def _state(conn: sqlite3.Connection, endpoint: str) -> str:
-    row = conn.execute("SELECT state FROM endpoint WHERE name = ?", (endpoint,)).fetchone()
-    return "ok" if row is None else str(row["state"])
 
 
 def next_due(conn: sqlite3.Connection, endpoint: str) -> int | None:
@@ -241,10 +285,9 @@ def mark(conn: sqlite3.Connection, now: int, message: Message, outcome: Outcome,
         return _delivered(conn, now, row)
     if row["state"] != "delivering" or row["attempt"] != message.attempt:
         return str(row["state"])
-    _endpoint_failed(conn, now, row["endpoint"], outcome)
-    if outcome.refused_for_good:
-        _cancel(conn, row["endpoint"])
-        return "cancelled"
+    if health.failed(conn, now, row["endpoint"], outcome):
+        # It is disabled. What waited is cancelled, a test apart: that is over, and says what it found.
+        return _over(conn, row) if row["incident"] is None else "cancelled"
     return _retry(conn, now, row, delivery.wait_after(message.attempt, outcome, jitter))
 
 
@@ -253,34 +296,22 @@ def _delivered(conn: sqlite3.Connection, now: int, row: sqlite3.Row) -> str:
         "UPDATE notice SET state = 'delivered', delivered_at = ?, lease_until = NULL, next_attempt_at = NULL WHERE no = ?",
         (now, row["no"]),
     )
-    if _state(conn, row["endpoint"]) == "failing":
-        conn.execute("UPDATE notice SET next_attempt_at = ? WHERE endpoint = ? AND state = 'pending'", (now, row["endpoint"]))
-        conn.execute("UPDATE endpoint SET state = 'ok', since = ? WHERE name = ?", (now, row["endpoint"]))
-    conn.execute("UPDATE endpoint SET failures = 0, detail = '' WHERE name = ?", (row["endpoint"],))
+    health.succeeded(conn, now, row["endpoint"])
     return "delivered"
 
 
-def _endpoint_failed(conn: sqlite3.Connection, now: int, name: str, outcome: Outcome) -> None:
-    detail = f"answered {outcome.status}" if outcome.status is not None else outcome.detail[:200]
-    conn.execute("UPDATE endpoint SET failures = failures + 1, detail = ? WHERE name = ?", (detail, name))
-    state = "disabled" if outcome.refused_for_good else "failing"
-    conn.execute(
-        "UPDATE endpoint SET state = ?, since = ? WHERE name = ? AND state != 'disabled' AND state != ?"
-        " AND (failures >= ? OR ? = 'disabled')",
-        (state, now, name, state, FAILING_AFTER, state),
-    )
-
-
-def _cancel(conn: sqlite3.Connection, endpoint: str) -> None:
-    conn.execute(
-        "UPDATE notice SET state = 'cancelled', next_attempt_at = NULL, lease_until = NULL"
-        " WHERE endpoint = ? AND state IN ('pending', 'delivering')",
-        (endpoint,),
-    )
+def _over(conn: sqlite3.Connection, row: sqlite3.Row) -> str:
+    conn.execute("UPDATE notice SET state = 'exhausted', next_attempt_at = NULL, lease_until = NULL WHERE no = ?", (row["no"],))
+    return "exhausted"
 
 
 def _retry(conn: sqlite3.Connection, now: int, row: sqlite3.Row, wait: float | None) -> str:
-    """Send it again later, unless a newer notice of the same pair has overtaken it or this was the last attempt."""
+    """Send it again later, unless a newer notice of the same pair has overtaken it or this was the last attempt.
+
+    A test is tried once: whoever asked for it waits for the answer.
+    """
+    if row["incident"] is None:
+        return _over(conn, row)
     newer = conn.execute(
         "SELECT no, type, attempt, body FROM notice WHERE incident = ? AND endpoint = ? AND no > ? AND state = 'pending'"
         " ORDER BY no LIMIT 1",
@@ -306,15 +337,14 @@ def _pass_on(conn: sqlite3.Connection, row: sqlite3.Row, newer: sqlite3.Row) -> 
 
 
 def _log(conn: sqlite3.Connection, at: int, notice: int, attempt: int, outcome: Outcome) -> None:
-    conn.execute(
-        "INSERT OR REPLACE INTO delivery_attempt (notice, n, at, status, duration, detail) VALUES (?, ?, ?, ?, ?, ?)",
-        (notice, attempt, at, outcome.status, outcome.duration, outcome.detail),
-    )
+    row = (notice, attempt, at, outcome.status, outcome.duration, outcome.detail)
+    conn.execute("INSERT OR REPLACE INTO delivery_attempt (notice, n, at, status, duration, detail) VALUES (?,?,?,?,?,?)", row)
+    counters.attempt(conn, notice, outcome.delivered)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
-_NOTICE = "SELECT n.*, i.id AS incident_id FROM notice n JOIN incident i ON i.no = n.incident"
+_NOTICE = "SELECT n.*, i.id AS incident_id FROM notice n LEFT JOIN incident i ON i.no = n.incident"
 
 
 def notice_page(incident: str | None, limit: int, cursor: str | None) -> Question[Page[Notice]]:

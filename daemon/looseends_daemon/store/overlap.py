@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from looseends_daemon.core.facts import View
 from looseends_daemon.core.overlap import Span, overlaps, same_work
 from looseends_daemon.core.resources import FLAGS
+from looseends_daemon.core.view import View
 
 OVERLAP = 1 << FLAGS.index("overlap")
 NEAR_MAX = 200

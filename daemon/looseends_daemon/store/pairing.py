@@ -20,8 +20,8 @@ import msgspec
 
 from looseends_daemon.core.detect import Finding, World
 from looseends_daemon.core.expect import EARLY_NS, Begun, Expectation, Meeting, expectation_of, find, pair_in_time, pair_late
-from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.resources import STATES
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.store.cells import InstanceIds, unpack
 from looseends_daemon.store.codes import EXPECTED, blob, text
 from looseends_daemon.store.facts import place_of_row

@@ -63,7 +63,7 @@ class Purged(Value, frozen=True):
 def check(wish: Wish, now: int) -> tuple[str, list[object]]:
     """(SQL, parameters) of the wish. Raises QueryError."""
     query = parse(wish.q)
-    text = next((term for term in query.terms if term.word == ""), None)
+    text = next((term for term in query.terms if term.is_searched), None)
     if text is not None:
         allowed = ["name:mail.*", "service:shop", "key:order-7"]
         raise QueryError("a purge cannot search text; name what shall go", text.column, allowed)

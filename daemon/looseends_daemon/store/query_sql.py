@@ -2,7 +2,7 @@
 
 Rules: every value is a bound parameter; the predicate of a partial index stands there literally (`loose = 1`), since SQLite
 never proves it from a parameter; a term is true, or it is not: what is unknown about a task (NULL) does not match, and the
-negation of what does not match does. Bare words read payloads of the newest TEXT_TASKS_MAX tasks before `to` only.
+negation of what does not match does. Searched terms look into the newest TEXT_TASKS_MAX tasks before `to` only.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from uuid import UUID
 
 from looseends.wire import NS
-from looseends_daemon.core.query import Match, Measure, Query, Term, check_searchable
+from looseends_daemon.core.query import Match, Measure, Query, Term
 from looseends_daemon.core.resources import FLAGS, STATES, VERDICTS
+from looseends_daemon.store import search
 from looseends_daemon.store.codes import EXPECTED
 
 COUNTED = f"(task.flags & {EXPECTED} = 0 OR task.verdict IS NOT NULL)"
@@ -21,10 +22,17 @@ TEXT_TASKS_MAX = 100_000
 """How far back arguments and errors are searched, in tasks of the window."""
 
 Piece = tuple[str, list[object]]
+# Nobody who began it was there to see it end: its parent ended before it, or was lost while it has no end.
+_ORPHAN = (
+    "EXISTS (SELECT 1 FROM child JOIN task AS parent ON parent.id = child.parent WHERE child.task = task.id"
+    " AND (parent.ended_at < task.ended_at OR task.ended_at IS NULL"
+    f" AND (parent.ended_at IS NOT NULL OR parent.verdict = {VERDICTS.index('lost')})))"
+)
 _IS = {
     "loose": "task.loose = 1",
     "gap": "task.verdict IS NOT NULL",
     "open": "task.state < 3",
+    "orphan": _ORPHAN,
     "overlap": f"task.flags & {1 << FLAGS.index('overlap')} != 0",
     "ran_twice": f"task.flags & {1 << FLAGS.index('ran_twice')} != 0",
 }
@@ -32,11 +40,7 @@ _FLOOR = "task.began_at >= coalesce((SELECT t.began_at FROM task AS t {window}OR
 
 
 def where(query: Query, *, now: int, to: int | None = None) -> tuple[str, list[object]]:
-    """(SQL, parameters) for `SELECT ... FROM task WHERE <SQL>`. `to` is the end of the window in ns.
-
-    Raises QueryError for terms that cannot be searched in this version.
-    """
-    check_searchable(query)
+    """(SQL, parameters) for `SELECT ... FROM task WHERE <SQL>`. `to` is the end of the window in ns."""
     sql: list[str] = []
     params: list[object] = []
     for term in query.terms:
@@ -55,6 +59,10 @@ def _term(term: Term, now: int, to: int | None) -> Piece:
         return _any([_MEASURES[term.word](measure, now) for measure in term.measures])
     if term.word == "":
         return _any([_text(match, to) for match in term.matches])
+    if term.is_searched:
+        floor, bounds = _newest(to)
+        sql, params = _any([search.piece(term, match) for match in term.matches])
+        return f"{floor} AND ({sql})", [*bounds, *params]
     return _any([_MATCHES[term.word](match) for match in term.matches])
 
 
@@ -91,6 +99,12 @@ def _id(match: Match) -> Piece:
     return _any(pieces)
 
 
+def _parent(match: Match) -> Piece:
+    """Of the tasks that name this one as their parent: by its UUID, or by the text its sender calls it by."""
+    sql, params = _id(match)
+    return f"task.id IN (SELECT task FROM child WHERE parent IN (SELECT id FROM task WHERE {sql}))", params
+
+
 def _is(match: Match) -> Piece:
     return _IS[match.text], []
 
@@ -105,13 +119,17 @@ def _verdict(match: Match) -> Piece:
 
 def _text(match: Match, to: int | None) -> Piece:
     """A bare word: somewhere in the name, or in the arguments and errors of the newest tasks of the window."""
-    window = "" if to is None else "WHERE t.began_at < ? "
-    floor = _FLOOR.format(window=window)
+    floor, bounds = _newest(to)
     found = "EXISTS (SELECT 1 FROM payload WHERE payload.task = task.id AND instr(lower(CAST(payload.data AS TEXT)), ?) > 0)"
     name = "task.type IN (SELECT id FROM type WHERE instr(lower(type.name), ?) > 0)"
-    bounds: list[object] = [TEXT_TASKS_MAX] if to is None else [to, TEXT_TASKS_MAX]
     needle = "".join(c.lower() if c.isascii() else c for c in match.text)  # as SQLite's lower() does it
     return f"{name} OR ({floor} AND {found})", [needle, *bounds, needle]
+
+
+def _newest(to: int | None) -> Piece:
+    """That a task is one of the newest of the window."""
+    window = "" if to is None else "WHERE t.began_at < ? "
+    return _FLOOR.format(window=window), [TEXT_TASKS_MAX] if to is None else [to, TEXT_TASKS_MAX]
 
 
 def _older(measure: Measure, now: int) -> Piece:
@@ -140,5 +158,6 @@ _MATCHES: dict[str, Callable[[Match], Piece]] = {
     "incident": _via("incident", "incident", "no", "id"),
     "key": _key,
     "id": _id,
+    "parent": _parent,
 }
 _MEASURES: dict[str, Callable[[Measure, int], Piece]] = {"older": _older, "took": _took, "attempt": _attempt}

@@ -42,6 +42,12 @@ async def ask_async(conn: aiosqlite.Connection, question: Question[T]) -> T:
         return value
 
 
+async def ask_apart(conn: aiosqlite.Connection, question: Question[T]) -> T:
+    """The same with all its computing on that thread: for answers of thousands of rows, not to hold up the loop."""
+    answer: T = await conn._execute(lambda: ask(conn._conn, question))  # type: ignore[no-untyped-call]  # there is no public one
+    return answer
+
+
 def page_mark(cursor: str | None) -> int:
     """The row number a cursor stands for; without one, beyond every row. Raises ValueError in words for a made-up cursor."""
     if cursor is None:

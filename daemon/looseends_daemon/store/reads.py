@@ -24,7 +24,7 @@ from looseends_daemon.core.resources import (
 )
 from looseends_daemon.core.stats import MINUTE_NS
 from looseends_daemon.store import blind, shown
-from looseends_daemon.store import incidents as incident_store
+from looseends_daemon.store import incident_pages as incident_store
 from looseends_daemon.store import instances as instance_store
 from looseends_daemon.store import outbox as outbox_store
 from looseends_daemon.store import replays as replay_store
@@ -56,9 +56,7 @@ class StoreReader:
         """Newest begun first. Raises QueryError with column and allowed words, ValueError for a made-up cursor."""
         query = parse(q)
         sql, params = where(query, now=self._now(), to=to)
-        searched = (
-            f"names everywhere; arguments and errors of the newest {TEXT_TASKS_MAX:,} tasks" if query.searches_text else None
-        )
+        searched = f"names everywhere; inside of the newest {TEXT_TASKS_MAX:,} tasks" if query.searches_text else None
         return await self._ask(_tasks(sql, params, from_, to, limit, cursor, self._base, searched))
 
     async def task(self, task_id: str) -> Task | None:
@@ -83,11 +81,11 @@ class StoreReader:
 
     async def incidents(self, state: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Incident]:
         """Newest first."""
-        return await self._database.read(lambda conn: incident_store.incidents(conn, state, limit, cursor, self._base))
+        return await self._ask(incident_store.incident_page(state, limit, cursor, self._base, self._now()))
 
     async def incident(self, incident_id: str) -> Incident | None:
         """One incident with the reason of every transition."""
-        return await self._database.read(lambda conn: incident_store.incident(conn, incident_id, self._base))
+        return await self._ask(incident_store.incident_one(incident_id, self._base, self._now()))
 
     async def notices(self, incident: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Notice]:
         """Newest first, with their delivery attempts."""
@@ -103,7 +101,7 @@ class StoreReader:
 
     async def replay(self, replay_id: str) -> Replay | None:
         """One replay with its orders."""
-        return await self._database.read(lambda conn: replay_store.replay(conn, replay_id, self._base))
+        return await self._database.read(lambda conn: replay_store.replay(conn, replay_id, self._base, self._now()))
 
     async def instances(self, limit: int = 50, cursor: str | None = None) -> Page[Instance]:
         """Newest first."""

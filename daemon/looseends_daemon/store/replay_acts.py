@@ -75,7 +75,7 @@ def _again(conn: sqlite3.Connection, of: Undecided, now: int) -> str:
     verdict = ask(conn, replayable(found, args if of.edited else None, without=text(of.id)))
     if verdict.answer == "blocked":
         raise _refused("blocked", verdict.reasons)
-    return insert_order(conn, of.replay_no, found, args, of.edited, verdict.signature, now)
+    return insert_order(conn, of.replay_no, found, args, of.edited, verdict.signature, now, of.item)
 
 
 def _source(conn: sqlite3.Connection, task_id: str) -> Source:

@@ -22,6 +22,7 @@ from looseends_daemon.core.resources import Page, Replay, ReplayItem, Value
 from looseends_daemon.store.codes import REPLAYED, blob, text
 from looseends_daemon.store.questions import Question, ask_async, mark_of, page_mark
 from looseends_daemon.store.sources import Source, shown_state
+from looseends_daemon.store.standing import RECENT_NS, as_run, released_since, run_of, stand, with_rest
 
 ITEMS_MAX = 500
 
@@ -42,14 +43,21 @@ def insert_replay(conn: sqlite3.Connection, requested_by: str, note: str, now: i
 
 
 def insert_order(
-    conn: sqlite3.Connection, replay_no: int, of: Source, args: Mapping[str, Any], edited: bool, signature: str | None, now: int
+    conn: sqlite3.Connection,
+    replay_no: int,
+    of: Source,
+    args: Mapping[str, Any],
+    edited: bool,
+    signature: str | None,
+    now: int,
+    item: int | None = None,
 ) -> str:
-    """One order of a replay, waiting to be taken; its id, which is that of the new task."""
+    """One order of a replay, waiting to be taken; its id, which is that of the new task. `item`: the one of its plan."""
     order_id = new_task_id(now)
     task = of.recorded
     conn.execute(
         "INSERT INTO replay_order (id, replay, task, root, depth, name, environment, service, queue, args, edited, signature,"
-        " was_done, state, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
+        " was_done, state, created_at, expires_at, item) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?)",
         (
             blob(order_id),
             replay_no,
@@ -66,6 +74,7 @@ def insert_order(
             task.ended_well,
             now,
             now + int(UNCLAIMED_S_MAX * NS),
+            item,
         ),
     )
     conn.execute("UPDATE task SET flags = flags | ? WHERE id IN (?, ?)", (REPLAYED, of.task, of.root))
@@ -77,6 +86,7 @@ class Undecided(Value, frozen=True):
 
     id: bytes
     replay_no: int
+    item: int | None
     task: bytes
     root: bytes
     args: str
@@ -96,6 +106,7 @@ def order(conn: sqlite3.Connection, order_id: bytes) -> Undecided | None:
     return Undecided(
         id=bytes(row["id"]),
         replay_no=row["replay"],
+        item=row["item"],
         task=bytes(row["task"]),
         root=bytes(row["root"]),
         args=row["args"],
@@ -117,22 +128,22 @@ def resolve(conn: sqlite3.Connection, of: Undecided, answer: str, detail: str, n
 # --- pages --------------------------------------------------------------------------------------------------------
 
 
-def replay_one(replay_id: str, base_url: str = "") -> Question[Replay | None]:
+def replay_one(replay_id: str, base_url: str = "", now: int = 0) -> Question[Replay | None]:
     """A replay with its first ITEMS_MAX orders."""
     rows = yield "SELECT no FROM replay WHERE id = ?", (replay_id,)
-    return (yield from replay_of_row(rows[0]["no"], base_url)) if rows else None
+    return (yield from replay_of_row(rows[0]["no"], base_url, now)) if rows else None
 
 
-def replay_of_row(replay_no: int, base_url: str = "") -> Question[Replay]:
-    """A replay by its row number, which exists."""
+def replay_of_row(replay_no: int, base_url: str = "", now: int = 0) -> Question[Replay]:
+    """A replay by its row number, which exists. Without `now` (ns) no time is estimated."""
     rows = yield "SELECT * FROM replay WHERE no = ?", (replay_no,)
     orders = yield (
         "SELECT o.id, o.task, o.name, o.state, o.detail, o.fence, i.id AS instance, t.state AS task_state, t.verdict"
         " FROM replay_order o LEFT JOIN instance i ON i.no = o.instance LEFT JOIN task t ON t.id = o.id"
-        " WHERE o.replay = ? ORDER BY o.id LIMIT ?",
+        " WHERE o.replay = ? ORDER BY o.item, o.id LIMIT ?",
         (replay_no, ITEMS_MAX),
     )
-    return _replay(rows[0], (yield from _counted(replay_no)), base_url, [_item(row) for row in orders])
+    return (yield from _replay(rows[0], base_url, [_item(row) for row in orders], now))
 
 
 def replay_page(limit: int, cursor: str | None, base_url: str = "") -> Question[Page[Replay]]:
@@ -140,30 +151,33 @@ def replay_page(limit: int, cursor: str | None, base_url: str = "") -> Question[
     rows = yield "SELECT * FROM replay WHERE no < ? ORDER BY no DESC LIMIT ?", (page_mark(cursor), limit + 1)
     items = []
     for row in rows[:limit]:
-        items.append(_replay(row, (yield from _counted(row["no"])), base_url, []))
+        items.append((yield from _replay(row, base_url, [], 0)))
     return Page(items=items, next_cursor=mark_of(rows[limit - 1]["no"]) if len(rows) > limit else None)
 
 
-def _counted(replay_no: int) -> Question[dict[str, int]]:
-    rows = yield (
-        "SELECT o.state, t.state AS task_state, t.verdict, count(*) AS n FROM replay_order o"
-        " LEFT JOIN task t ON t.id = o.id WHERE o.replay = ? GROUP BY 1, 2, 3",
-        (replay_no,),
-    )
-    return counts((shown_state(row), row["n"]) for row in rows)
-
-
-def _replay(row: sqlite3.Row, counted: dict[str, int], base_url: str, items: list[ReplayItem]) -> Replay:
+def _replay(row: sqlite3.Row, base_url: str, items: list[ReplayItem], now: int) -> Question[Replay]:
+    counted = counts((yield from stand(row["no"])))
+    run = yield from run_of(row["no"])
+    if run is not None:
+        counted = with_rest(counted, run, row["state"])
+    state = replay_state(row["state"], counted)
+    recent = yield from released_since(row["no"], now - RECENT_NS) if run is not None and now else _nothing()
     return Replay(
         id=row["id"],
-        state=replay_state(row["state"], counted),
+        state=state,
         requested_by=row["requested_by"],
         requested_at=row["requested_at"],
         note=row["note"],
         counts=counted,
         items=items,
+        run=None if run is None else as_run(run, counted, recent, now - row["requested_at"], state),
         url=f"{base_url}/replays/{row['id']}",
     )
+
+
+def _nothing() -> Question[int]:
+    yield "SELECT 1", ()
+    return 0
 
 
 def _item(row: sqlite3.Row) -> ReplayItem:
@@ -183,6 +197,6 @@ async def replays(conn: aiosqlite.Connection, limit: int = 50, cursor: str | Non
     return await ask_async(conn, replay_page(limit, cursor, base_url))
 
 
-async def replay(conn: aiosqlite.Connection, replay_id: str, base_url: str = "") -> Replay | None:
+async def replay(conn: aiosqlite.Connection, replay_id: str, base_url: str = "", now: int = 0) -> Replay | None:
     """For Reader.replay."""
-    return await ask_async(conn, replay_one(replay_id, base_url))
+    return await ask_async(conn, replay_one(replay_id, base_url, now))

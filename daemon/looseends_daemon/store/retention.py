@@ -13,15 +13,17 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 
-from looseends_daemon.core.facts import view_of
 from looseends_daemon.core.resources import STATES, Value
 from looseends_daemon.core.retention import DAY_NS, FORECAST_NS_MIN, Growth, Kept, Rules, Sizes, may_go
 from looseends_daemon.core.stats import MINUTE_NS, TERMS
+from looseends_daemon.core.view import view_of
 from looseends_daemon.store.cells import InstanceIds, numbers, unpack
 from looseends_daemon.store.checkpoints import wal_bytes
 from looseends_daemon.store.codes import JUDGED, ORDER, blob
+from looseends_daemon.store.durations import Durations
 from looseends_daemon.store.facts import place_of_row
 from looseends_daemon.store.ledger import COLUMNS, Moves
+from looseends_daemon.store.plans import forget_plans
 from looseends_daemon.store.questions import Question
 
 STEP_TASKS_MAX = 200
@@ -37,16 +39,29 @@ OWNERS = {
     **dict.fromkeys((table for table, _ in WITH_TASK), "the task"),
     "replay_order": "the chain of tasks it belongs to",
     "replay": "its last order",
+    "replay_plan": "its time, or the replay that was made of it: store/plans.py",
+    **dict.fromkeys(("replay_plan_why", "replay_plan_item"), "the plan"),
+    "replay_run": "the replay",
     **dict.fromkeys(("expected_name", "seen", "seen_mark", "overlapping"), "its time: store/expectations.py"),
     "expect_rule": "the configuration",
     "ledger": "the tasks it counts",
+    "duration": "the tasks it counts",
     "incident": "its last task, retain_failed after it resolved",
+    "acknowledgement": "the incident",
+    "silence": "store/silences.py: retain_failed after its end",
+    "dismissal": "store/dismissals.py: retain_failed after it",
+    **dict.fromkeys(("dismissal_list", "dismissed"), "store/dismissals.py: when it cannot be taken back any more"),
     "incident_why": "the incident",
+    "incident_open": "the incident",
+    "incident_settled": "the incident",
     "notice": "the incident",
     "delivery_attempt": "the notice",
     "instance": "its end, when no task names it any more",
     "function": "the instance",
     **dict.fromkeys(("expectation", "expected_name", "seen", "seen_mark", "expect_rule", "overlapping"), "store/expectations.py"),
+    "counter": "kept for ever: a reset counter would look like lost work",
+    "outgoing": "store/outgoing.py: when a collector has it, or a million newer ones wait",
+    "ping_run": "store/pings.py: the end of the run, or a hundred newer ones",
     "blind_window": "its end, after retain_failed",
     "clock_jump": "store/blind.py: the newest few are kept",
     "sight": "store/loops.py",
@@ -160,9 +175,10 @@ def _chain_may_go(links: Sequence[sqlite3.Row], followers: Sequence[sqlite3.Row]
 
 
 def _take_out(conn: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> None:
-    moves, cells = Moves(), set()
+    moves, took, cells = Moves(), Durations(), set()
     for row in rows:
         place = place_of_row(row)
+        took.add(row, -1)
         moves.add(place, row["environment"], row["type"], -1)
         cells.add((place.minute, row["environment"], row["type"]))
     ids = [(row["id"],) for row in rows]
@@ -171,6 +187,7 @@ def _take_out(conn: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> None:
     conn.executemany("DELETE FROM child WHERE parent = ? AND task = ?", _as_child(rows))
     conn.executemany("DELETE FROM task WHERE id = ?", ids)
     moves.write(conn)
+    took.write(conn)
     empty = " AND ".join(f"{column} = 0" for column in COLUMNS)
     conn.executemany(f"DELETE FROM ledger WHERE minute = ? AND environment = ? AND type = ? AND {empty}", cells)
 
@@ -254,12 +271,15 @@ _OVER_INCIDENTS = """
     ORDER BY i.no LIMIT ?"""
 
 
+_OF_INCIDENTS = ("acknowledgement", "notice", "incident_why", "incident_open", "incident_settled")
+
+
 def forget_incidents(conn: sqlite3.Connection, until: int) -> int:
     """Take out incidents that resolved before `until` (ns) and have no task left, with their notices; how many."""
     found = [(row["no"],) for row in conn.execute(_OVER_INCIDENTS, (until, STEP_TASKS_MAX)).fetchall()]
     notices = "SELECT no FROM notice WHERE incident = ?"
     conn.executemany(f"DELETE FROM delivery_attempt WHERE notice IN ({notices})", found)
-    for table, column in (("notice", "incident"), ("incident_why", "incident"), ("incident", "no")):
+    for table, column in (*((table, "incident") for table in _OF_INCIDENTS), ("incident", "no")):
         conn.executemany(f"DELETE FROM {table} WHERE {column} = ?", found)
     return len(found)
 
@@ -270,7 +290,8 @@ def forget_blind_windows(conn: sqlite3.Connection, until: int) -> None:
 
 
 def forget_visits(conn: sqlite3.Connection, now: int, answers_before: int) -> None:
-    """Take out sessions and links whose time has passed, and first answers of acts from before `answers_before` (ns)."""
+    """Take out sessions, links and plans whose time has passed, and first answers of acts from before `answers_before` (ns)."""
+    forget_plans(conn, now)
     conn.execute("DELETE FROM session WHERE expires_at <= ?", (now,))
     conn.execute("DELETE FROM signin_link WHERE expires_at <= ?", (now,))
     conn.execute("DELETE FROM idempotency WHERE at <= ?", (answers_before,))

@@ -12,10 +12,10 @@ from typing import Any
 
 from looseends.wire import NS, canonical, format_time
 from looseends_daemon.core.delivery import REASON_CHARS_MAX
-from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.incidents import AlertRules
 from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS
 from looseends_daemon.core.titles import bare_reason
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import text, word
 from looseends_daemon.store.facts import cells_of
@@ -96,7 +96,7 @@ def _reason(row: sqlite3.Row, view: View, include_args: bool) -> str:
     """
     if row["verdict"] is None and not include_args and view.end.get("error"):
         return str(view.end["error"].get("type", "Error"))
-    return bare_reason(str(row["why"] or ""))[:REASON_CHARS_MAX]
+    return bare_reason(str(row["why"] or ""), whole_places=True)[:REASON_CHARS_MAX]
 
 
 def _instance(row: sqlite3.Row) -> dict[str, Any] | None:

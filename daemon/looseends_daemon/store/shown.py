@@ -10,7 +10,7 @@ import msgspec
 
 from looseends.wire import NS
 from looseends_daemon.core.detect import within_of
-from looseends_daemon.core.facts import Cells, View, view_of
+from looseends_daemon.core.facts import Cells
 from looseends_daemon.core.resources import (
     SETTLEMENTS,
     STATES,
@@ -23,6 +23,7 @@ from looseends_daemon.core.resources import (
     Progress,
     Task,
 )
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.core.words import span
 from looseends_daemon.store.cells import InstanceIds, numbers, unpack, with_payloads
 from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, flag_words, text, word
@@ -219,7 +220,7 @@ def _said(slot: str, body: dict[str, Any]) -> str | None:
         done = f"{body['done']:.0%}" if "done" in body else ""
         return " ".join(part for part in (done, body.get("note", "")) if part) or None
     if slot == "stack":
-        return (body.get("stack") or [""])[0] or None
+        return body.get("where") or (body.get("stack") or [""])[-1] or None
     if slot == "expected":
         after = f"after {body['after']}, " if "after" in body else ""
         return f"{after}within {span(within_of(body) / NS)}"

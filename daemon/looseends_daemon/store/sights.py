@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 
 from looseends.wire import NS
-from looseends_daemon.core.facts import View
 from looseends_daemon.core.loops import LIVED_ON_S, may_be_sight
+from looseends_daemon.core.view import View
 
 FORGOTTEN_NS = 86_400 * NS
 """A finish in an instance that has been gone for this long is no sight any more: nothing late will tell that it lived on."""

@@ -13,11 +13,11 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from looseends_daemon.core.facts import View, view_of
 from looseends_daemon.core.judgements import ended_well
 from looseends_daemon.core.orders import shown
-from looseends_daemon.core.replay import Recorded, Replayability, Sibling, decide, is_allowed
+from looseends_daemon.core.replay import Offer, Recorded, Replayability, Sibling, decide, is_allowed
 from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS, Value
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import EXPECTED, text, word
 from looseends_daemon.store.facts import cells_of
@@ -38,23 +38,63 @@ class Source(Value, frozen=True):
     recorded: Recorded
 
 
-_AROUND = """
-    SELECT t.verdict, t.settled, t.flags, i.state AS instance_state, i.host, i.pid, i.proven, f.name AS offered,
-        f.signature, f.code, r.root, r.depth
-    FROM task t LEFT JOIN instance i ON i.no = t.instance
-        LEFT JOIN function f ON f.instance = t.instance AND f.name = ?2
+# A later task of the same type and key that ended well, replays of this very chain apart (128: store/codes.py ORDER).
+_KEY_DONE = """t.key IS NOT NULL AND EXISTS (SELECT 1 FROM task later WHERE later.key = t.key AND later.type = t.type
+        AND later.environment = t.environment AND later.state = 3 AND later.began_at > t.began_at AND later.id != t.id
+        AND NOT (later.flags & 128 AND EXISTS (SELECT 1 FROM replay_order o WHERE o.id = later.id
+            AND o.root = coalesce(r.root, t.id))))"""
+_AROUND = f"""
+    SELECT t.id, t.verdict, t.settled, t.flags, i.state AS instance_state, i.host, i.pid, i.proven, f.name AS offered,
+        f.signature, f.code, r.root, r.depth, {_KEY_DONE} AS key_done
+    FROM task t JOIN type y ON y.id = t.type LEFT JOIN instance i ON i.no = t.instance
+        LEFT JOIN function f ON f.instance = t.instance AND f.name = y.name
         LEFT JOIN replay_order r ON r.id = t.id
-    WHERE t.id = ?1"""
+    WHERE t.id IN (?)"""
+
+
+class Around:
+    """What many tasks share, asked once: who offers their functions, and how many instances of their services live."""
+
+    def __init__(self) -> None:
+        self._offers: dict[tuple[str, str], list[Offer]] = {}
+        self._live: dict[tuple[str, str], int] = {}
+
+    def offers(self, name: str, environment: str) -> Question[list[Offer]]:
+        """The live registrations of a name."""
+        if (name, environment) not in self._offers:
+            self._offers[name, environment] = yield from offers(name, environment)
+        return self._offers[name, environment]
+
+    def live(self, service: str, environment: str) -> Question[int]:
+        """How many instances of a service live."""
+        if (service, environment) not in self._live:
+            self._live[service, environment] = yield from live_instances(service, environment)
+        return self._live[service, environment]
 
 
 def source(task: bytes, view: View) -> Question[Source | None]:
     """The recorded task as the rules see it; None: there is no such task. `view` is what its facts say, arguments included."""
-    rows = yield _AROUND, (task, view.name)
-    if not rows:
-        return None
-    row, said = rows[0], view.opening
-    root = bytes(row["root"] or task)
-    recorded = Recorded(
+    return (yield from sources({task: view}, Around())).get(task)
+
+
+def sources(views: Mapping[bytes, View], around: Around) -> Question[dict[bytes, Source]]:
+    """The same of at most 500 tasks at once; those that are there no more are left out."""
+    marks = ", ".join("?" * len(views))
+    rows = yield _AROUND.replace("IN (?)", f"IN ({marks})"), list(views)
+    chains = yield from _chains(sorted({bytes(row["root"] or row["id"]) for row in rows}))
+    found = {}
+    for row in rows:
+        task, view = bytes(row["id"]), views[row["id"]]
+        root, depth = bytes(row["root"] or task), row["depth"] or 0
+        live = yield from around.live(view.service, view.environment)
+        chain = tuple(sibling for sibling in chains.get(root, ()) if sibling.order != text(task))[-SIBLINGS_MAX:]
+        found[task] = Source(task=task, root=root, depth=depth, recorded=_recorded(row, view, chain, live))
+    return found
+
+
+def _recorded(row: sqlite3.Row, view: View, chain: tuple[Sibling, ...], live: int) -> Recorded:
+    said = view.opening
+    return Recorded(
         name=view.name,
         service=view.service,
         environment=view.environment,
@@ -63,6 +103,8 @@ def source(task: bytes, view: View) -> Question[Source | None]:
         verdict=word(VERDICTS, row["verdict"]),
         ended_well=ended_well(view) or word(SETTLEMENTS, row["settled"]) in WELL or _met(row),
         dropped=view.dropped is not None,
+        redelivers=(said.get("tags") or {}).get("redelivery") == "possible",
+        key_succeeded=bool(row["key_done"]),
         instance_state=row["instance_state"],
         where=_where(row),
         args=said.get("args"),
@@ -71,11 +113,10 @@ def source(task: bytes, view: View) -> Question[Source | None]:
         code=said.get("code") or row["code"],
         offered=None if row["instance_state"] is None else row["offered"] is not None,
         proven=bool(row["proven"]),
-        siblings=(yield from siblings(root, task)),
+        siblings=chain,
         depth=row["depth"] or 0,
-        live_instances=(yield from live_instances(view.service, view.environment)),
+        live_instances=live,
     )
-    return Source(task=task, root=root, depth=row["depth"] or 0, recorded=recorded)
 
 
 def _met(row: sqlite3.Row) -> bool:
@@ -113,16 +154,19 @@ def _where(row: sqlite3.Row) -> str:
     return place if row["instance_state"] == "alive" else f"{place}, {row['instance_state']}"
 
 
-def siblings(root: bytes, task: bytes) -> Question[tuple[Sibling, ...]]:
-    """The newest SIBLINGS_MAX orders of a chain, oldest first, without the order that made `task` itself."""
+def _chains(roots: list[bytes]) -> Question[dict[bytes, list[Sibling]]]:
+    """The orders of each of these chains that has any, oldest first."""
+    marks = ", ".join("?" * len(roots))
     rows = yield (
-        "SELECT o.id, o.state, t.state AS task_state, t.verdict FROM replay_order o LEFT JOIN task t ON t.id = o.id"
-        " WHERE o.root = ? AND o.id != ? ORDER BY o.created_at DESC LIMIT ?",
-        (root, task, SIBLINGS_MAX),
+        "SELECT o.id, o.root, o.state, t.state AS task_state, t.verdict FROM replay_order o LEFT JOIN task t ON t.id = o.id"
+        f" WHERE o.root IN ({marks}) ORDER BY o.created_at",
+        roots,
     )
-    return tuple(
-        Sibling(order=text(row["id"]), state=shown_state(row), verdict=word(VERDICTS, row["verdict"])) for row in reversed(rows)
-    )
+    found: dict[bytes, list[Sibling]] = {}
+    for row in rows:
+        sibling = Sibling(order=text(row["id"]), state=shown_state(row), verdict=word(VERDICTS, row["verdict"]))
+        found.setdefault(bytes(row["root"]), []).append(sibling)
+    return found
 
 
 def shown_state(row: sqlite3.Row) -> str:
@@ -130,13 +174,16 @@ def shown_state(row: sqlite3.Row) -> str:
     return shown(row["state"], word(STATES, row["task_state"]), word(VERDICTS, row["verdict"]))
 
 
-def replayable(found: Source, edited: Mapping[str, Any] | None = None, without: str | None = None) -> Question[Replayability]:
-    """May it run again now? `without`: an order of the chain that is being decided right now and is not counted."""
+def replayable(
+    found: Source, edited: Mapping[str, Any] | None = None, without: str | None = None, around: Around | None = None
+) -> Question[Replayability]:
+    """May it run again now? `without`: an order of the chain that is being decided right now and is not counted. `around`: what
+    was asked already of the tasks beside it."""
     task = found.recorded
     if without is not None:
         left = tuple(sibling for sibling in task.siblings if sibling.order != without)
         task = msgspec.structs.replace(task, siblings=left)
-    able = yield from offers(task.name, task.environment)
+    able = yield from (around or Around()).offers(task.name, task.environment)
     return decide(task, able, edited)
 
 

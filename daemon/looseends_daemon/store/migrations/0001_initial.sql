@@ -35,6 +35,7 @@ CREATE TABLE instance (
     last_heard_at INTEGER NOT NULL,
     said_at INTEGER NOT NULL DEFAULT 0, -- when it said its latest word, by our clock: what waited on its way is no news
     travel INTEGER,                     -- the least that a word of it took to get here, with what its skew leaves out (ns)
+    back_at INTEGER NOT NULL DEFAULT 0, -- when it spoke again after it had been overdue, by our clock
     last_seq INTEGER NOT NULL DEFAULT 0,
     backlog INTEGER NOT NULL DEFAULT 0,
     behind_since INTEGER, lowest INTEGER, lowest_at INTEGER,
@@ -52,6 +53,8 @@ CREATE TABLE instance (
     lock_lies INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX instance_live ON instance (state) WHERE state != 'gone';
+-- Who came after an instance on its host.
+CREATE INDEX instance_place ON instance (service, host, first_heard_at);
 
 -- The narrow row: columns are the view that pages and the detector search by; `facts` is the truth they are folded from.
 -- `check_at`: when the detector must look again (NULL: never). `flags` are bits over core/resources.FLAGS, then JUDGED, ORDER.
@@ -82,12 +85,17 @@ CREATE INDEX task_open ON task (instance) WHERE state < 3;
 -- 1024: store/codes.py WITH_PROCESS. A loop lives again when its instance does.
 CREATE INDEX task_loop ON task (instance) WHERE flags & 1024;
 CREATE INDEX task_loose ON task (began_at DESC) WHERE loose = 1;
+-- Failures that nobody has looked at; 4 is `failed`. They dismiss themselves in the end.
+CREATE INDEX task_failed ON task (ended_at, id) WHERE loose = 1 AND state = 4;
 CREATE INDEX task_incident ON task (incident, loose, settled) WHERE incident IS NOT NULL;
+-- Loose ends whose row does not say what is wrong: the verdict fell without a good end, only the judgement tells. 4 is `failed`.
+CREATE INDEX task_unsure ON task (incident) WHERE loose = 1 AND verdict IS NULL AND state != 4;
 
 -- Arguments, results, errors and stacks, apart from the narrow row. slot: '<attempt>/<instance no or ->/<event type>'.
 CREATE TABLE payload (task BLOB NOT NULL, slot TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (task, slot)) WITHOUT ROWID;
 CREATE TABLE external (task BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE child (parent BLOB NOT NULL, task BLOB NOT NULL, PRIMARY KEY (parent, task)) WITHOUT ROWID;
+CREATE INDEX child_of ON child (task);
 
 -- Append-only: what the daemon or a person concluded, each with its reason in words.
 CREATE TABLE judgement (
@@ -117,6 +125,17 @@ CREATE TABLE ledger (
     settled_gap INTEGER NOT NULL DEFAULT 0,
     loose INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (minute, environment, type)
+) WITHOUT ROWID;
+
+-- How long tasks that succeeded took, by hour of begin: how many fell into which bin of core/durations.py. Moved with the tasks, in
+-- the transaction that changes them.
+CREATE TABLE duration (
+    hour INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    bin INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (type, hour, environment, bin)
 ) WITHOUT ROWID;
 
 -- == expectations ==================================================================================================
@@ -227,7 +246,7 @@ CREATE INDEX sight_instance ON sight (instance);
 
 -- == incidents and the outbox ======================================================================================
 -- The loose ends that share a cause. Key: (environment, service, instance) for lost, else (environment, service, name); the
--- other of name and instance is NULL. Counts are never kept here: they are read from the task rows. `arrivals` counts the
+-- other of name and instance is NULL. What is open and settled of it stands in incident_open and incident_settled. `arrivals` counts the
 -- loose ends that ever joined, `told*` what the latest notice said, `next_at` when the machine must look again (NULL: never
 -- by itself), `quiet_since` since when nothing is open. `reached`: open_after was reached; `grave`: one was failed or lost.
 CREATE TABLE incident (
@@ -254,13 +273,63 @@ CREATE TABLE incident (
     told_at INTEGER,
     told_severity TEXT,
     sequence INTEGER NOT NULL DEFAULT 0,
+    held INTEGER NOT NULL DEFAULT 0, -- a silence has withheld a notice of it
     next_at INTEGER
 );
+CREATE INDEX incident_held ON incident (no) WHERE held = 1;
 CREATE UNIQUE INDEX incident_live ON incident (environment, service, ifnull(name, ''), ifnull(instance, ''))
     WHERE state != 'resolved';
 CREATE INDEX incident_next ON incident (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX incident_state ON incident (state, no DESC);
 
+-- How many loose ends of an incident are open, by type and by what is wrong (`verdict` -1: none; `failed`: its state), and how
+-- many are settled, by how. Kept by the triggers below, in the statement that changes a task row and by nothing else: an
+-- incident of 100,000 loose ends is counted as fast as one of three. A count that fell to 0 stays as a row. What was settled stays
+-- counted when retention takes its task away: it happened.
+CREATE TABLE incident_open (
+    incident INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    verdict INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (incident, type, verdict, failed)
+) WITHOUT ROWID;
+CREATE TABLE incident_settled (
+    incident INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (incident, settled)
+) WITHOUT ROWID;
+-- 4 is the state `failed` of core/resources.py STATES.
+CREATE TRIGGER incident_open_less AFTER UPDATE OF incident, loose, verdict, state, type ON task
+    WHEN old.incident IS NOT NULL AND old.loose = 1
+BEGIN
+    UPDATE incident_open SET n = n - 1 WHERE incident = old.incident AND type = old.type
+        AND verdict = ifnull(old.verdict, -1) AND failed = (old.state = 4);
+END;
+CREATE TRIGGER incident_open_more AFTER UPDATE OF incident, loose, verdict, state, type ON task
+    WHEN new.incident IS NOT NULL AND new.loose = 1
+BEGIN
+    INSERT INTO incident_open (incident, type, verdict, failed, n)
+        VALUES (new.incident, new.type, ifnull(new.verdict, -1), new.state = 4, 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER incident_open_gone AFTER DELETE ON task WHEN old.incident IS NOT NULL AND old.loose = 1
+BEGIN
+    UPDATE incident_open SET n = n - 1 WHERE incident = old.incident AND type = old.type
+        AND verdict = ifnull(old.verdict, -1) AND failed = (old.state = 4);
+END;
+CREATE TRIGGER incident_settled_less AFTER UPDATE OF incident, settled ON task
+    WHEN old.incident IS NOT NULL AND old.settled IS NOT NULL
+BEGIN
+    UPDATE incident_settled SET n = n - 1 WHERE incident = old.incident AND settled = old.settled;
+END;
+CREATE TRIGGER incident_settled_more AFTER UPDATE OF incident, settled ON task
+    WHEN new.incident IS NOT NULL AND new.settled IS NOT NULL
+BEGIN
+    INSERT INTO incident_settled (incident, settled, n) VALUES (new.incident, new.settled, 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+END;
 -- Every transition with its named reason and in words: "why was I paged" is a row.
 CREATE TABLE incident_why (
     incident INTEGER NOT NULL,
@@ -274,11 +343,11 @@ CREATE TABLE incident_why (
 
 -- The outbox: one message about one incident to one endpoint, written in the transaction of its transition. The body is
 -- built once. `attempt`: delivery attempts begun; while delivering: `leased_at` is when the last one began, `lease_until` when
--- it is given up and made again.
+-- it is given up and made again. Without an incident it is a test of the endpoint.
 CREATE TABLE notice (
     no INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
-    incident INTEGER NOT NULL,
+    incident INTEGER,
     endpoint TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     type TEXT NOT NULL,
@@ -295,6 +364,8 @@ CREATE TABLE notice (
 CREATE INDEX notice_due ON notice (endpoint, next_attempt_at) WHERE state = 'pending';
 CREATE INDEX notice_flying ON notice (endpoint, lease_until) WHERE state = 'delivering';
 CREATE INDEX notice_incident ON notice (incident, endpoint, no);
+CREATE INDEX notice_sent ON notice (endpoint, leased_at) WHERE leased_at IS NOT NULL;
+CREATE INDEX notice_test ON notice (endpoint, created_at) WHERE incident IS NULL;
 
 CREATE TABLE delivery_attempt (
     notice INTEGER NOT NULL,
@@ -306,15 +377,70 @@ CREATE TABLE delivery_attempt (
     PRIMARY KEY (notice, n)
 ) WITHOUT ROWID;
 
--- How an endpoint does. `failures`: failed attempts in a row; `fingerprint`: of its address, so that a new one starts afresh.
+-- How an endpoint does. `failures`: failed attempts in a row; `fingerprint`: of its address, so that a new one starts afresh;
+-- `by`: the person who disabled it (NULL: nobody did), `delivered_at`: its latest yes.
 CREATE TABLE endpoint (
     name TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('ok', 'failing', 'disabled')),
     failures INTEGER NOT NULL DEFAULT 0,
     since INTEGER NOT NULL,
-    detail TEXT NOT NULL DEFAULT ''
+    detail TEXT NOT NULL DEFAULT '',
+    by TEXT,
+    delivered_at INTEGER
 ) WITHOUT ROWID;
+
+-- == acknowledgements, silences and dismissals =====================================================================
+-- Somebody has an incident in hand, until then. Cleared rows go; what happened stands in incident_why and audit. `count`,
+-- `severity`: how the incident stood then; `told`: its notice was written.
+CREATE TABLE acknowledgement (
+    incident INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    note TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    severity TEXT NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0
+);
+
+-- What must be quiet, from when until when. `matchers`: as text, joined by commas. `ended_by`: who ended it before its time.
+CREATE TABLE silence (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    matchers TEXT NOT NULL,
+    author TEXT NOT NULL,
+    comment TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    starts_at INTEGER NOT NULL,
+    ends_at INTEGER NOT NULL,
+    ended_by TEXT
+);
+CREATE INDEX silence_end ON silence (ends_at);
+
+-- A person dismissed loose ends. `place`: how many of its list were gone through. `done`: how many were dismissed, `undone`: how
+-- many of those were taken back.
+CREATE TABLE dismissal (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('running', 'done', 'undoing', 'undone')),
+    at INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    note TEXT NOT NULL,
+    what TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    total INTEGER NOT NULL,
+    place INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0,
+    undone INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX dismissal_busy ON dismissal (no) WHERE state IN ('running', 'undoing');
+CREATE INDEX dismissal_age ON dismissal (at);
+-- Its frozen list, 16 bytes a task, while it can be taken back. By itself: a step must not write it again with its place.
+CREATE TABLE dismissal_list (dismissal INTEGER PRIMARY KEY, tasks BLOB NOT NULL);
+-- Which dismissal settled a task, while it can be undone.
+CREATE TABLE dismissed (task BLOB PRIMARY KEY, dismissal INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX dismissed_by ON dismissed (dismissal);
 
 -- == functions, replays and orders =================================================================================
 -- What an instance can run again. The rows stay with an instance that is gone: they say with which signature and code its
@@ -365,15 +491,95 @@ CREATE TABLE replay_order (
     created_at INTEGER NOT NULL,
     claimed_at INTEGER,
     expires_at INTEGER NOT NULL,
-    detail TEXT
+    detail TEXT,
+    item INTEGER, -- the item of the plan that it was made for
+    over TEXT     -- the state people see, once nothing more is expected of it (core/orders.py OVER)
 ) WITHOUT ROWID;
-CREATE INDEX replay_order_replay ON replay_order (replay);
+CREATE INDEX replay_order_replay ON replay_order (replay, item);
+CREATE INDEX replay_order_over ON replay_order (replay, over);
 CREATE INDEX replay_order_task ON replay_order (task);
 CREATE INDEX replay_order_root ON replay_order (root);
 -- The last word on a double press: whatever else goes wrong, one chain has one order to be taken.
 CREATE UNIQUE INDEX replay_order_waiting ON replay_order (root) WHERE state = 'waiting';
 CREATE INDEX replay_order_expiry ON replay_order (expires_at) WHERE state = 'waiting';
 CREATE INDEX replay_order_watched ON replay_order (claimed_at) WHERE met = 0 AND state IN ('claimed', 'handed_over');
+
+-- 128: store/codes.py ORDER. What is told of an order's task makes its state worth a look again.
+CREATE TRIGGER replay_order_told AFTER INSERT ON task WHEN new.flags & 128
+BEGIN
+    UPDATE replay_order SET over = NULL WHERE id = new.id AND over IS NOT NULL;
+END;
+CREATE TRIGGER replay_order_changed AFTER UPDATE OF state, verdict ON task WHEN new.flags & 128
+BEGIN
+    UPDATE replay_order SET over = NULL WHERE id = new.id AND over IS NOT NULL;
+END;
+
+-- == replay plans and their runs ===================================================================================
+-- "A later task with the same key succeeded" is asked for every task of a plan; `key:` in a query is found by it too.
+CREATE INDEX task_key ON task (key, type) WHERE key IS NOT NULL;
+
+-- A frozen list of tasks to run again. `selection` and `edit` are JSON as they were asked for; `digest` NULL: it is still
+-- being made; `reasons`: how often each reason was met, as JSON; `replay`: the one run that was made of it.
+CREATE TABLE replay_plan (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    made_by TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    selection TEXT NOT NULL,
+    edit TEXT,
+    digest TEXT,
+    total INTEGER NOT NULL DEFAULT 0,
+    reasons TEXT NOT NULL DEFAULT '[]',
+    replay INTEGER UNIQUE
+);
+-- What was said of some of its tasks, once for all that it was said of. `n`: of how many; `taken` = 1: the run takes them.
+CREATE TABLE replay_plan_why (
+    plan INTEGER NOT NULL,
+    no INTEGER NOT NULL,
+    answer TEXT NOT NULL CHECK (answer IN ('ready', 'confirm', 'blocked')),
+    reasons TEXT NOT NULL,
+    n INTEGER NOT NULL DEFAULT 0,
+    taken INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (plan, no)
+) WITHOUT ROWID;
+-- `seal`: of the arguments and the signature that were judged. `state` NULL: nothing was done about it yet; order: an order was
+-- made of it; blocked: what stood in the way by then is in `detail`.
+CREATE TABLE replay_plan_item (
+    plan INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    task BLOB NOT NULL,
+    why INTEGER NOT NULL,
+    seal BLOB NOT NULL,
+    state TEXT CHECK (state IN ('order', 'blocked')),
+    detail TEXT,
+    PRIMARY KEY (plan, n)
+) WITHOUT ROWID;
+CREATE INDEX replay_plan_item_why ON replay_plan_item (plan, why, n);
+
+-- How a replay that was planned is run. `next_n`: the first item nobody has looked at; `pending`: how many of those it took have
+-- neither an order nor a block; `released`, `blocked`: what became of the others; `next_at`: when the pace allows the next order (ns);
+-- `forgiven`: the failures there were when a person last said go on; `held_since`: since when nobody lives to take them.
+CREATE TABLE replay_run (
+    replay INTEGER PRIMARY KEY,
+    plan INTEGER NOT NULL,
+    confirm TEXT NOT NULL,
+    canary INTEGER NOT NULL,
+    per_second REAL NOT NULL,
+    in_flight INTEGER NOT NULL,
+    stop_after_failures INTEGER NOT NULL,
+    taken INTEGER NOT NULL,
+    pending INTEGER NOT NULL,
+    released INTEGER NOT NULL DEFAULT 0,
+    blocked INTEGER NOT NULL DEFAULT 0,
+    next_n INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER NOT NULL,
+    canary_passed INTEGER NOT NULL DEFAULT 0,
+    forgiven INTEGER NOT NULL DEFAULT 0,
+    held_since INTEGER,
+    why TEXT
+);
+CREATE INDEX replay_run_moving ON replay_run (replay) WHERE pending > 0;
 
 -- == access: tokens, sessions, idempotency keys, audit =============================================================
 -- Secrets are kept as SHA-256; an order key in clear, since both ends make a mac with it. `kind` 'file': the operator token
@@ -430,3 +636,55 @@ CREATE TABLE audit (
 );
 CREATE TRIGGER audit_is_never_edited BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_is_never_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+
+-- == telemetry: pings, counters, what is to be exported ============================================================
+-- Starts without a rid that no end has come for: an end without one ends the newest (store/pings.py).
+CREATE TABLE ping_run (
+    channel INTEGER NOT NULL,
+    service TEXT NOT NULL,
+    slug TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    task BLOB NOT NULL,
+    PRIMARY KEY (channel, service, slug, at, task)
+) WITHOUT ROWID;
+CREATE INDEX ping_run_task ON ping_run (task);
+
+-- What was counted since this file was made; never removed and never lowered, so that a restart or retention resets nothing.
+-- `what`: core/counting.py, and below. `label`: an outcome, a bucket, an endpoint; environment and type are 0 where they say nothing.
+CREATE TABLE counter (
+    what TEXT NOT NULL,
+    environment INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (type, environment, what, label)
+) WITHOUT ROWID;
+CREATE TRIGGER counter_verdict AFTER UPDATE OF verdict ON task WHEN new.verdict IS NOT NULL AND new.verdict IS NOT old.verdict
+BEGIN
+    INSERT INTO counter (what, environment, type, label, n) VALUES ('verdict', new.environment, new.type, new.verdict, 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER counter_settled AFTER UPDATE OF settled ON task WHEN new.settled IS NOT NULL AND old.settled IS NULL
+BEGIN
+    INSERT INTO counter (what, environment, type, label, n) VALUES ('settled', new.environment, new.type, new.settled, 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER counter_dropped AFTER UPDATE OF dropped ON instance WHEN new.dropped > old.dropped
+BEGIN
+    INSERT INTO counter (what, environment, type, label, n) VALUES ('dropped', 0, 0, new.service, new.dropped - old.dropped)
+        ON CONFLICT DO UPDATE SET n = n + excluded.n;
+END;
+
+-- What is to be exported over OTLP (store/outgoing.py). `signal`: span or log; `kind`: the state it ended in, a verdict, or
+-- exception; `due_at`: not before then; `at`: when what it tells of happened (ns).
+CREATE TABLE outgoing (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    signal TEXT NOT NULL CHECK (signal IN ('span', 'log')),
+    due_at INTEGER NOT NULL,
+    task BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    detail TEXT NOT NULL
+);
+CREATE INDEX outgoing_next ON outgoing (signal, n);
