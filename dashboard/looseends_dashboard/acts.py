@@ -38,7 +38,7 @@ class Acts:
         confirm = [_text(name) for name in form.getall("confirm", [])][:CONFIRM_MAX]
         args_text = _text(form.get("args")).strip()
         try:
-            args = _arguments(args_text)
+            args = arguments(args_text)
             args_text = _exact(args_text, args)
             replay = await self.site.commands.replay_task(task_id, _actor(request), note=note, args=args, confirm=confirm)
         except CommandRefused as error:
@@ -112,7 +112,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _arguments(text: str) -> Any:
+def arguments(text: str) -> Any:
     """Arguments typed by a person; empty: those that were recorded. Raises CommandRefused with the place."""
     if not text:
         return None

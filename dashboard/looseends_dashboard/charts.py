@@ -7,6 +7,7 @@ Rules:
 2. Each lane has a scale of its own; unaccounted and failed are drawn on a square root, and an unaccounted needle is never
    under 7 px, so that one lost task among millions is seen.
 3. Work that is still in time is pale and dashed: it is no loss. What was settled is hollow: it was one, and is repaired.
+   Times in which something may be missing are hatched; releases and deaths of processes stand on the top edge (beside.py).
 4. The outer SVG has no viewBox, so its text never shrinks; each lane stretches by itself with strokes that do not scale.
 """
 
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from markupsafe import Markup, escape
 
 from looseends.wire import NS
-from looseends_daemon.core.resources import Bucket, Ledger, Value
-from looseends_dashboard import words
+from looseends_daemon.core.resources import BlindWindow, Bucket, Ledger, Value
+from looseends_dashboard import beside, words
 
 BARS_MAX = 600
 NEEDLE_PX_MIN = 7
-_STEPS = (300, 900, 1800, 3600, 7200, 14_400, 86_400)
+_STEPS = (60, 120, 300, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 259_200, 604_800)
+_TICKS_MAX = 12
 _TERMS = ("tasks", "succeeded", "failed", "cancelled", "in_time", "gap", "settled_failed", "settled_gap", "loose")
 _LABEL_PX, _AXIS_PX = 24, 20
 
@@ -53,28 +55,55 @@ def bars(ledger: Ledger, bar_s: int) -> list[Bucket]:
     return [Bucket(at=ledger.from_ + place * bar_s * NS, **row) for place, row in enumerate(sums)]
 
 
-def gap_picture(ledger: Ledger, bar_s: int) -> Markup:
-    """The whole picture as one SVG. Its description carries the totals for who cannot see it."""
+def gap_picture(
+    ledger: Ledger,
+    bar_s: int,
+    *,
+    marks: Sequence[beside.Beside] = (),
+    blind: Sequence[BlindWindow] = (),
+    picked: tuple[int, int] | None = None,
+) -> Markup:
+    """The whole picture as one SVG. Its description carries the totals for who cannot see it.
+
+    `picked` is the selected part, [from, to) in ns. What the brush needs stands in `data-from`, `data-to` (ms) and `data-bars`.
+    """
     row = bars(ledger, bar_s)
     lanes = [_gap_lane(row), _failed_lane(row), _volume_lane(row)]
-    height = sum(lane.height + _LABEL_PX for lane in lanes) + _AXIS_PX
-    said = (
+    bottom = beside.BAND_PX + sum(lane.height + _LABEL_PX for lane in lanes)
+    parts = [
+        f'<svg class="gap" width="100%" height="{bottom + _AXIS_PX}" role="img" aria-labelledby="gap-title gap-desc"'
+        f' data-from="{ledger.from_ // 1_000_000}" data-to="{ledger.to // 1_000_000}" data-bars="{len(row)}"'
+        f' data-bottom="{bottom}"><title id="gap-title">Tasks by the minute they began</title>'
+        f'<desc id="gap-desc">{escape(said(ledger))}</desc>',
+        *beside.blind_layer(blind, ledger.from_, ledger.to, bottom),
+        *_picked(ledger, picked, bottom),
+    ]
+    y = beside.BAND_PX
+    for lane in lanes:
+        y += _LABEL_PX
+        parts.append(_framed(lane, y, len(row)))
+        y += lane.height
+    parts.extend(_axis(ledger, bottom))
+    parts.extend(beside.layer(marks, len(row), bottom))
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def said(ledger: Ledger) -> str:
+    """The totals as a sentence."""
+    return (
         f"{words.number(ledger.tasks)} tasks began: {words.number(ledger.succeeded)} succeeded, "
         f"{words.number(ledger.failed)} failed, {words.number(ledger.cancelled)} were cancelled, "
         f"{words.number(ledger.in_time)} are in time, {words.number(ledger.gap)} are unaccounted for."
     )
-    parts = [
-        f'<svg class="gap" width="100%" height="{height}" role="img" aria-labelledby="gap-title gap-desc">'
-        f'<title id="gap-title">Tasks by the minute they began</title><desc id="gap-desc">{escape(said)}</desc>'
-    ]
-    bottom = 0
-    for lane in lanes:
-        bottom += _LABEL_PX
-        parts.append(_framed(lane, bottom, len(row)))
-        bottom += lane.height
-    parts.extend(_axis(ledger, bottom))
-    parts.append("</svg>")
-    return Markup("".join(parts))
+
+
+def _picked(ledger: Ledger, picked: tuple[int, int] | None, bottom: int) -> Iterator[str]:
+    """The selected part as a band. The brush moves this same element, so it stands there even if nothing is selected."""
+    span = ledger.to - ledger.from_
+    left, right = (0, 0) if picked is None else (max(picked[0], ledger.from_), min(picked[1], ledger.to))
+    x, width = (0.0, 0.0) if right <= left else ((left - ledger.from_) / span * 100, (right - left) / span * 100)
+    yield f'<rect class="picked" x="{x:.3f}%" width="{width:.3f}%" y="{beside.BAND_PX}" height="{bottom - beside.BAND_PX}"/>'
 
 
 def _framed(lane: Lane, y: int, count: int) -> str:
@@ -137,15 +166,25 @@ def _volume_lane(row: list[Bucket]) -> Lane:
     return Lane(height=height, label="All", rest=": began (line), ended (fill), in time (dashed)", top=top, scale="", body=body)
 
 
+def _stairs(values: Sequence[int], height: int, scale: float) -> str:
+    """One step per bar in whole pixels; equal neighbours are one step, which halves a quiet week."""
+    parts: list[str] = []
+    level, run = None, 0
+    for value in values:
+        y = round(height - value * scale)
+        if y != level:
+            parts.append(f"h{run}V{y}" if run else f"V{y}")
+            level, run = y, 0
+        run += 1
+    return "".join(parts) + f"h{run}"
+
+
 def _area(values: Sequence[int], height: int, scale: float, kind: str) -> str:
-    tops = "".join(f"V{height - value * scale:.1f}h1" for value in values)
-    return f'<path class="{kind}" d="M0 {height}{tops}V{height}z"/>'
+    return f'<path class="{kind}" d="M0 {height}{_stairs(values, height, scale)}V{height}z"/>'
 
 
 def _line(values: Sequence[int], height: int, scale: float, kind: str) -> str:
-    first = height - values[0] * scale
-    tops = "".join(f"V{height - value * scale:.1f}h1" for value in values)
-    return f'<path class="{kind}" d="M0 {first:.1f}{tops}"/>'
+    return f'<path class="{kind}" d="M0 {round(height - values[0] * scale)}{_stairs(values, height, scale)}"/>'
 
 
 def _in_time(row: list[Bucket], ended: Sequence[int], height: int, scale: float) -> Iterator[str]:
@@ -162,10 +201,13 @@ def _in_time(row: list[Bucket], ended: Sequence[int], height: int, scale: float)
 def _axis(ledger: Ledger, y: int) -> Iterator[str]:
     """Time under the lanes. Every other label can be left out on a narrow screen; none may be clipped at an edge."""
     span = (ledger.to - ledger.from_) // NS
-    step = next((s for s in _STEPS if span / s <= 12), _STEPS[-1])
+    step = next((s for s in _STEPS if span / s <= _TICKS_MAX), _STEPS[-1])
     first = -(-ledger.from_ // (step * NS)) * step * NS
     for place, at in enumerate(range(first, ledger.to + 1, step * NS)):
         share = (at - ledger.from_) / (ledger.to - ledger.from_) * 100
         edge = " start" if share < 3 else " end" if share > 97 else ""
         odd = " odd" if place % 2 else ""
-        yield f'<text class="tick{edge}{odd}" x="{share:.2f}%" y="{y + 16}">{words.tick(at, step >= 86_400)}</text>'
+        yield (
+            f'<text class="tick{edge}{odd}" x="{share:.2f}%" y="{y + 16}" data-at="{at // 1_000_000}">'
+            f"{words.tick(at, step >= 86_400)}</text>"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from looseends.wire import NAME_CHARS_MAX, format_time
@@ -21,16 +22,33 @@ def term(key: str, value: str) -> str:
     return "" if _UNQUOTABLE.search(value) or not value else f'{key}:"{value}"'
 
 
+def address(base: str, asked: Mapping[str, str]) -> str:
+    """A path with what is asked of it."""
+    return f"{base}?{urlencode(asked, quote_via=quote)}" if asked else base
+
+
+def window(from_: int | None, to: int | None, first: str = "from", last: str = "to") -> dict[str, str]:
+    """A window as parameters; a bound that is None is left out."""
+    return {name: format_time(at) for name, at in ((first, from_), (last, to)) if at is not None}
+
+
 def href(q: str = "", from_: int | None = None, to: int | None = None, cursor: str | None = None, base: str = "/tasks") -> str:
     """The address of a list of tasks; `base` may be the API's."""
     asked: dict[str, str] = {"q": q} if q else {}
-    if from_ is not None:
-        asked["from"] = format_time(from_)
-    if to is not None:
-        asked["to"] = format_time(to)
+    asked |= window(from_, to)
     if cursor is not None:
         asked["cursor"] = cursor
-    return f"{base}?{urlencode(asked, quote_via=quote)}" if asked else base
+    return address(base, asked)
+
+
+def plan(q: str, from_: int | None = None, to: int | None = None) -> str:
+    """Where a replay of all of these tasks is planned: nothing runs before somebody has seen the plan."""
+    return href(q, from_, to, base="/replays/new")
+
+
+def type_path(service: str, name: str, base: str = "/types") -> str:
+    """The address of a type; `base` may be the API's."""
+    return f"{base}/{quote(service, safe='')}/{quote(name, safe='')}"
 
 
 def cause_query(incident: Incident) -> str:

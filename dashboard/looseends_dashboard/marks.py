@@ -5,7 +5,8 @@ Rules: a mark is always glyph, word and colour together, never colour alone; onl
 
 from __future__ import annotations
 
-from looseends_daemon.core.resources import Incident, Instance, Task, Value
+from looseends_daemon.core.endpoints import Endpoint
+from looseends_daemon.core.resources import Incident, Instance, Notice, Task, Value
 
 
 class Mark(Value, frozen=True):
@@ -64,3 +65,23 @@ def instance_mark(instance: Instance) -> Mark:
     """Whether a process lives, as far as the daemon knows."""
     glyph, kind = {"alive": ("▸", "running"), "gone": ("⊘", "ended")}.get(instance.state, ("◌", "loose"))
     return Mark(glyph=glyph, word=spoken(instance.state), kind=kind)
+
+
+def endpoint_mark(endpoint: Endpoint) -> Mark:
+    """How deliveries to an endpoint go."""
+    glyph, kind = {"ok": ("✓", "ended"), "failing": ("✕", "failed")}.get(endpoint.state, ("⊘", "ended"))
+    return Mark(glyph=glyph, word=spoken(endpoint.state), kind=kind)
+
+
+_NOTICES = {
+    "delivered": ("✓", "ended"),
+    "pending": ("▹", "running"),
+    "delivering": ("▸", "running"),
+    "exhausted": ("✕", "failed"),
+}
+
+
+def notice_mark(notice: Notice) -> Mark:
+    """Whether a message has arrived."""
+    glyph, kind = _NOTICES.get(notice.state, ("⊘", "ended"))
+    return Mark(glyph=glyph, word=spoken(notice.state), kind=kind)

@@ -17,11 +17,11 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from looseends_daemon.core.titles import bare_reason
-from looseends_dashboard import access, assets, links, marks, tree, words
+from looseends_dashboard import access, assets, links, marks, parts, tree, words
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 PAGE_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -48,7 +48,9 @@ def _when(context: Context, at: int | None) -> Markup:
     if at is None:
         return Markup("")
     now = context["now"]
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(words.iso(at), words.clock(at, now), words.ago(at, now))
+    return Markup('<time datetime="{}" title="{} UTC" data-ago>{}</time>').format(
+        words.iso(at), words.clock(at, now), words.ago(at, now)
+    )
 
 
 @jinja2.pass_context
@@ -79,21 +81,28 @@ def environment() -> jinja2.Environment:
         at=_at,
         number=words.number,
         duration=words.duration,
+        limit=words.limit,
+        iso=words.iso,
         short=words.short,
         brief=tree.brief,
         mark=marks.mark,
         spoken=marks.spoken,
         bare=bare_reason,
         plural=words.plural,
+        sentence=words.sentence,
     )
     env.globals.update(
         asset=assets.href,
+        version_hash=assets.version_hash,
         new_key=new_key,
         themes=THEMES,
         href=links.href,
         word=links.term,
         incident_mark=marks.incident_mark,
         instance_mark=marks.instance_mark,
+        notice_mark=marks.notice_mark,
+        type_path=links.type_path,
+        sections={"alerting": parts.ALERTING, "running": parts.RUNNING},
     )
     return env
 
@@ -112,7 +121,7 @@ def theme_of(request: web.Request) -> str:
 def draw(template: str, **values: Any) -> str:
     """One template as text, with what the frame around every page needs."""
     frame: dict[str, Any] = {"now": 0, "theme": "auto", "actor": None, "operator": False, "csrf": None}
-    frame |= {"back": "/", "api": None, "here": ""}
+    frame |= {"back": "/", "api": None, "here": "", "stamp": ""}
     return environment().get_template(template).render(frame | values)
 
 

@@ -6,88 +6,79 @@ page names the same data in the API. Reading only: what changes something stands
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-from looseends_daemon.core.query import QUERY_CHARS_MAX, QueryError
-from looseends_daemon.core.resources import Commands, Incident, Page, Reader, Task, Value, encode
-from looseends_dashboard import access, asked, links, marks, overview, render, snippets, tree, verdicts, views, words
+from looseends_daemon.core.endpoints import NO_ENDPOINTS, EndpointActs
+from looseends_daemon.core.front import Front
+from looseends_daemon.core.marks import Alerts
+from looseends_daemon.core.plans import PlanCommands, PlanReader
+from looseends_daemon.core.resources import Actor, Commands, Reader, Task, Value
+from looseends_daemon.core.task_types import Types
+from looseends_daemon.core.vitals import Vitals, no_vitals
+from looseends_dashboard import access, asked, daemon_pages, overview, plans, render, snippets, task_page, views
+from looseends_dashboard.alert_pages import paged
 
 ROWS_MAX = 50
-LOOSE_READ_MAX = 200
-INCIDENT_TASKS_MAX = 50
-NOTICES_MAX = 50
-KIN_MAX = 20
-STEPS_MAX = 200
 ORDERS_MAX = 100
-REFRESH_S = 10
 REPLAY_REFRESH_S = 3
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Pages(Value, frozen=True):
-    """What the pages are handed: the two ports, a wall clock in ns, and the daemon's own addresses for the setup page."""
+    """What the pages are handed: the ports, a wall clock in ns, and the daemon's own addresses for the setup page.
+
+    `opened` hears whose page is looked at: where a running task is now, its instance is asked. `vitals` tells how the daemon
+    does; `lose_one` begins a task that nobody will end and gives its id. `trace_url`: where a trace id leads. What nobody
+    brought (None) has no buttons.
+    """
 
     reader: Reader
+    front: Front
     commands: Commands
     clock: Callable[[], int]
     addresses: snippets.Addresses
+    opened: Callable[[Task], None] = lambda task: None
+    plans: PlanReader | None = None
+    plan_acts: PlanCommands | None = None
+    alerts: Alerts | None = None
+    endpoints: EndpointActs = NO_ENDPOINTS
+    types: Types | None = None
+    vitals: Callable[[], Awaitable[Vitals]] = no_vitals
+    lose_one: Callable[[Actor], Awaitable[str]] | None = None
+    trace_url: str | None = None
 
 
 class Site:
     """The handlers, around what they were handed."""
 
     def __init__(self, pages: Pages) -> None:
+        self.pages = pages
         self.reader = pages.reader
+        self.front = pages.front
         self.commands = pages.commands
         self.clock = pages.clock
         self.snippets = snippets.snippets(pages.addresses)
         self.addresses = pages.addresses
+        self.opened = pages.opened
+        self.plans = pages.plans
 
     async def overview(self, request: web.Request) -> web.Response:
-        """GET /: the equation, the gap, what needs a look. Before the first event: the setup page."""
-        last_event = await self.reader.last_event_at()
-        if last_event is None:
-            return await self.setup(request)
-        window = request.query.get("window")
-        if window is not None and window not in overview.WINDOWS:
-            return self.problem(request, 422, "Unknown window", f"window is one of {', '.join(overview.WINDOWS)}.")
-        shown = await overview.read(self.reader, self.clock(), window)
-        return self.page(request, "overview.html", here="Overview", last_event=last_event, **shown)
+        """GET /: the equation, the gap, what needs a look. Before the first event: the setup page.
 
-    async def tasks(self, request: web.Request) -> web.Response:
-        """GET /tasks?q=&from=&to=&cursor=."""
-        typed = {name: request.query.get(name, "").strip() for name in ("q", "from", "to")}
-        cursor = request.query.get("cursor") or None
-        page: Page[Task] | None = None
-        problem = None
-        from_: int | None = None
-        to: int | None = None
-        try:
-            from_, to = asked.time_of(typed["from"], "from"), asked.time_of(typed["to"], "to")
-            page = await asked.listed(self.reader.tasks(typed["q"], from_=from_, to=to, limit=ROWS_MAX, cursor=cursor))
-        except QueryError as error:
-            problem = asked.query_problem(typed["q"], error)
-        except asked.BadParameter as error:
-            problem = asked.of_parameter(error)
-        next_cursor = page.next_cursor if page else None
-        return self.page(
-            request,
-            "tasks.html",
-            status=422 if problem else 200,
-            here="Tasks",
-            api=None if problem else links.href(typed["q"], from_, to, cursor, base="/api/v1/tasks"),
-            q=typed["q"][: QUERY_CHARS_MAX + 1],
-            from_text=typed["from"][:40],
-            to_text=typed["to"][:40],
-            problem=problem,
-            page=page,
-            first=links.href(typed["q"], from_, to) if cursor else None,
-            next=links.href(typed["q"], from_, to, next_cursor) if next_cursor else None,
-        )
+        `part=picked` is the line under the picture alone, for the brush.
+        """
+        if request.query.get("part") == "picked":
+            part = await overview.picked(self.front, request.query, self.clock())
+            return self.page(request, "picked.html", **part)
+        now = await self.front.now()  # before what is shown is read: what changes meanwhile is asked for again
+        if now.last_event_at is None:
+            return await daemon_pages.DaemonPages(self).setup(request)
+        shown = await overview.read(self.reader, self.front, self.clock(), request.query)
+        told: dict[str, Any] = {"stamp": now.stamp, "last_event": now.last_event_at}
+        return self.page(request, "overview.html", here="Overview", **told, **shown)
 
     async def task(self, request: web.Request) -> web.Response:
         """GET /tasks/{id}."""
@@ -97,95 +88,13 @@ class Site:
         self, request: web.Request, task_id: str, *, refused: access.Refusal | None = None, status: int = 200
     ) -> web.Response:
         """A task's page, also with the reasons why an act on it was refused."""
-        task = await self.reader.task(task_id)
-        if task is None:
-            return self.missing(request, "task")
-        history = await self.reader.history(task_id) or []
-        kin = await self._kin(task)
-        steps = views.timeline(history)
-        now = self.clock()
-        return self.page(
-            request,
-            "task.html",
-            status=status,
-            back=f"/tasks/{task.id}",
-            here="Tasks",
-            api=f"/api/v1/tasks/{task.id}",
-            task=task,
-            seen=marks.mark(task),
-            head=verdicts.headline(task, now),
-            replay=access.replay_button(task, request.get("actor")),
-            args_text=_editable(task),
-            answers=verdicts.diagnosis(task, history) if task.loose else [],
-            refused=refused,
-            args=tree.tree(task.args) if task.args is not None else None,
-            result=tree.tree(task.result) if task.result is not None else None,
-            kin=kin[:KIN_MAX],
-            kin_left=max(0, len(task.replays) + (task.replay_of is not None) - KIN_MAX),
-            steps=steps[-STEPS_MAX:],
-            steps_left=max(0, len(steps) - STEPS_MAX),
-            copy_json=words.json_text(encode(task)),
-            copy_curl=snippets.curl(self.addresses, f"/api/v1/tasks/{task.id}"),
-        )
-
-    async def _kin(self, task: Task) -> list[views.Kin]:
-        """The task this one runs again, and those that run it again, with where they stand."""
-        ids = [("Runs again", task.replay_of)] if task.replay_of else []
-        ids += [("Run again as", new) for new in reversed(task.replays)]
-        found = await asyncio.gather(*(self.reader.task(kin_id) for _, kin_id in ids[:KIN_MAX]))
-        return [views.kin(said, kin_id, other) for (said, kin_id), other in zip(ids, found, strict=False)]
-
-    async def incidents(self, request: web.Request) -> web.Response:
-        """GET /incidents?cursor=: the open ones, then the resolved ones by page."""
-        cursor = request.query.get("cursor") or None
-        open_, pending, resolved = await asyncio.gather(
-            self.reader.incidents("open", limit=ROWS_MAX),
-            self.reader.incidents("pending", limit=ROWS_MAX),
-            asked.listed(self.reader.incidents("resolved", limit=ROWS_MAX, cursor=cursor)),
-        )
-        return self.page(
-            request,
-            "incidents.html",
-            here="Incidents",
-            api="/api/v1/incidents",
-            open=[*pending.items, *open_.items],
-            **_paged(resolved, cursor, "/incidents"),
-        )
-
-    async def incident(self, request: web.Request) -> web.Response:
-        """GET /incidents/{id}: why, its tasks, and every delivery attempt of its notices."""
-        incident = await self.reader.incident(request.match_info["id"])
-        if incident is None:
-            return self.missing(request, "incident")
-        tasks, notices = await asyncio.gather(self._tasks_of(incident), self.reader.notices(incident.id, limit=NOTICES_MAX))
-        return self.page(
-            request,
-            "incident.html",
-            here="Incidents",
-            api=f"/api/v1/incidents/{incident.id}",
-            incident=incident,
-            seen=marks.incident_mark(incident),
-            why=views.why_lines(incident),
-            tasks=tasks,
-            tasks_left=max(0, incident.counts.total - len(tasks)),
-            tasks_href=links.href(links.cause_query(incident)),
-            notices=notices.items,
-        )
-
-    async def _tasks_of(self, incident: Incident) -> list[Task]:
-        """Its open loose ends first, then the settled ones, each newest first."""
-        query = links.cause_query(incident)
-        open_, settled = await asyncio.gather(
-            self.reader.tasks(f"is:loose {query}", limit=INCIDENT_TASKS_MAX),
-            self.reader.tasks(f"-is:loose {query}", limit=INCIDENT_TASKS_MAX),
-        )
-        return [*open_.items, *settled.items][:INCIDENT_TASKS_MAX]
+        return await task_page.page(self, request, task_id, refused, status)
 
     async def replays(self, request: web.Request) -> web.Response:
         """GET /replays?cursor=."""
         cursor = request.query.get("cursor") or None
         page = await asked.listed(self.reader.replays(limit=ROWS_MAX, cursor=cursor))
-        return self.page(request, "replays.html", here="Replays", api="/api/v1/replays", **_paged(page, cursor, "/replays"))
+        return self.page(request, "replays.html", here="Replays", api="/api/v1/replays", **paged(page, cursor, "/replays"))
 
     async def replay(self, request: web.Request) -> web.Response:
         """GET /replays/{id}. While it runs it looks again by itself, unless told to stop."""
@@ -218,54 +127,16 @@ class Site:
             refresh_s=REPLAY_REFRESH_S if refreshing else None,
             rows=views.order_rows(replay.items[:ORDERS_MAX]),
             rows_left=max(0, len(replay.items) - ORDERS_MAX),
+            **await plans.run_values(self.plans, request, replay),
         )
         if refreshing:
             response.headers["Refresh"] = str(REPLAY_REFRESH_S)
         return response
 
-    async def instances(self, request: web.Request) -> web.Response:
-        """GET /instances?cursor=."""
-        cursor = request.query.get("cursor") or None
-        page = await asked.listed(self.reader.instances(limit=ROWS_MAX, cursor=cursor))
-        return self.page(
-            request, "instances.html", here="Instances", api="/api/v1/instances", **_paged(page, cursor, "/instances")
-        )
-
-    async def instance(self, request: web.Request) -> web.Response:
-        """GET /instances/{id}."""
-        instance = await self.reader.instance(request.match_info["id"])
-        if instance is None:
-            return self.missing(request, "instance")
-        return self.page(
-            request,
-            "instance.html",
-            here="Instances",
-            api=f"/api/v1/instances/{instance.id}",
-            it=instance,
-            seen=marks.instance_mark(instance),
-        )
-
-    async def setup(self, request: web.Request) -> web.Response:
-        """GET /setup, and / while nothing has been seen. It looks again by itself, unless told to stop."""
-        last_event = await self.reader.last_event_at()
-        refreshing = last_event is None and request.query.get("refresh") != "off"
-        response = self.page(
-            request,
-            "setup.html",
-            here="Setup",
-            last_event=last_event,
-            refreshing=refreshing,
-            refresh_s=REFRESH_S,
-            snippets=self.snippets,
-        )
-        if refreshing:
-            response.headers["Refresh"] = str(REFRESH_S)
-        return response
-
     def answered(self, handler: Handler) -> Handler:
         """A handler whose bad parameters are answered on a small page."""
 
-        async def door(request: web.Request) -> web.Response:
+        async def door(request: web.Request) -> web.StreamResponse:
             try:
                 return await handler(request)
             except asked.BadParameter as error:
@@ -287,15 +158,3 @@ class Site:
         """404: no such thing here, and why that may be."""
         detail = f"This {what} was never seen here, or it is past retention. Check the address, or search for it."
         return self.problem(request, 404, f"No such {what}", detail)
-
-
-def _editable(task: Task) -> str:
-    """The recorded arguments as text to edit; empty where they are no object or too long to edit in a page."""
-    text = words.json_text(task.args) if isinstance(task.args, dict) else ""
-    return text if len(text) <= words.TEXT_CHARS_MAX else ""
-
-
-def _paged(page: Page[Any], cursor: str | None, base: str) -> dict[str, Any]:
-    """A list with its way on and its way back."""
-    following = links.href(cursor=page.next_cursor, base=base) if page.next_cursor else None
-    return {"page": page, "first": base if cursor else None, "next": following}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shlex
 
-from looseends_daemon.core.resources import Value
+from looseends_daemon.core.resources import Task, Value
+from looseends_dashboard.words import visible
 
 SERVICE = """\
 import time
@@ -39,6 +40,89 @@ class Addresses(Value, frozen=True):
     token_file: str = "<database>.token"
 
 
+class Way(Value, frozen=True):
+    """How another kind of program reports its work: what it is, in a sentence what happens, and the text to copy."""
+
+    title: str
+    words: str
+    label: str
+    text: str
+
+
+WAYS = (
+    Way(
+        title="asyncio",
+        words="Every create_task is seen; spawn holds on to its task, so that it cannot vanish.",
+        label="worker.py",
+        text="""\
+import asyncio
+import looseends
+
+looseends.init(service="shop-worker")
+looseends.install("asyncio")
+
+@looseends.task(name="mail.send_receipt", deadline="30s")
+async def send_receipt(order_id: int) -> None:
+    await asyncio.sleep(1)
+
+async def main() -> None:
+    await looseends.spawn(send_receipt(42))
+
+asyncio.run(main())
+""",
+    ),
+    Way(
+        title="Threads and pools",
+        words="Every thread, timer and executor call is seen, with what it raised.",
+        label="threads.py",
+        text="""\
+import threading
+import time
+import looseends
+
+looseends.init(service="shop-threads")
+looseends.install("threading", "futures")
+
+def resize(picture: str) -> None:
+    time.sleep(1)
+
+thread = threading.Thread(target=resize, args=("cat.png",))
+thread.start()
+thread.join()
+""",
+    ),
+    Way(
+        title="Celery",
+        words="Workers and producers: what waits in the queue, what began, and what a killed worker took with it.",
+        label="celery_app.py",
+        text="""\
+import looseends
+from celery import Celery
+
+looseends.init(service="shop-celery")
+looseends.install("celery")
+app = Celery("shop", broker="redis://127.0.0.1:6379/0")
+
+@app.task(name="mail.send_receipt")
+def send_receipt(order_id: int) -> None:
+    ...
+""",
+    ),
+    Way(
+        title="Cron and commands",
+        words="The command runs as it did before; its exit code, its last output and its absence are seen.",
+        label="crontab",
+        text="0 2 * * *  looseends exec --name backup.nightly --deadline 2h -- /usr/local/bin/backup.sh\n",
+    ),
+    Way(
+        title="Any Python program, without a change",
+        words="Everything it starts in the background is seen; replay needs the decorator.",
+        label="Shell: instrument",
+        text="looseends instrument -- uvicorn shop:app --port 8000\n",
+    ),
+)
+
+
 class Snippets(Value, frozen=True):
     """The blocks of the setup page."""
 
@@ -49,6 +133,7 @@ class Snippets(Value, frozen=True):
     start: str
     finish: str
     fail: str
+    ways: tuple[Way, ...] = WAYS
 
 
 def snippets(addresses: Addresses) -> Snippets:
@@ -73,6 +158,14 @@ def curl(addresses: Addresses, path: str) -> str:
     """The command that reads a path of the API, on the daemon's host: the operator token comes from its file."""
     token = shlex.quote(addresses.token_file)
     return f'curl -sS {_target(addresses)}{path} -H "Authorization: Bearer $(cat {token})"'
+
+
+def command_line(task: Task) -> str | None:
+    """What `looseends exec` ran, as a shell takes it; None for other tasks. Redacted words stay redacted."""
+    found = task.args.get("command") if task.source == "exec" and isinstance(task.args, dict) else None
+    if not isinstance(found, list) or not found or not all(isinstance(word, str) for word in found):
+        return None
+    return visible(shlex.join(found))
 
 
 def _target(addresses: Addresses) -> str:

@@ -97,7 +97,8 @@ def _tagged(key: str, value: dict[str, Any], depth: int, budget: _Budget) -> Nod
     """What the client writes where JSON has no word for a value: a secret, an object, a tuple, a date."""
     tag, held, name = value[TAG], value.get("v"), words.short(str(value.get("class", "")), 80)
     if tag == "redacted":
-        return Node(key=key, kind="redacted", text="redacted before it left the process")
+        shown = f": {words.visible(held, budget.chars_max)}" if isinstance(held, str) else ""
+        return Node(key=key, kind="redacted", text=f"redacted before it left the process{shown}")
     if tag == "opaque":
         return Node(key=key, kind="opaque", text=f"{name}, {words.short(str(value.get('why', 'not recorded')))}")
     if tag == "cut" and isinstance(held, str):

@@ -1,15 +1,13 @@
 """A task's standing in words: what is so, what it means, what to press, and why it came to this.
 
 Rules: pure functions of a task, its history and `now`; every verdict says what it means and what to do next; where nothing
-is known, the page says so and does not guess.
+is known, the page says so and does not guess. Why it came to this is in why.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from looseends.wire import NS
-from looseends_daemon.core.resources import HistoryEntry, Task, Value
+from looseends_daemon.core.resources import Task, Value
 from looseends_daemon.core.titles import bare_reason
 from looseends_dashboard import words
 from looseends_dashboard.marks import mark, problem, spoken
@@ -119,53 +117,3 @@ def _advice(task: Task) -> str:
         f"Press Replay: a live instance of {task.service} runs it again as a new task with the same arguments. If it may "
         "have had its effect already, look there first."
     )
-
-
-class Answer(Value, frozen=True):
-    """One question of the diagnosis. `telling`: this is the answer that explains it."""
-
-    question: str
-    answer: str
-    telling: bool = False
-
-
-def diagnosis(task: Task, history: Sequence[HistoryEntry]) -> list[Answer]:
-    """The six questions one asks when background work did not happen, answered from what was recorded."""
-    dropped = next((entry for entry in history if entry.what == "dropped"), None)
-    error = f"Yes: {task.error.type}: {words.short(task.error.message)}" if task.error else "No error was reported."
-    return [
-        Answer(question="Did it raise?", answer=error, telling=task.error is not None),
-        _process_answer(task),
-        _scheduled_answer(task),
-        Answer(
-            question="Was it skipped by an early return?",
-            answer="Most likely: it was expected, and nothing began it." if task.verdict == "missed" else "No: it was recorded.",
-            telling=task.verdict == "missed",
-        ),
-        Answer(
-            question="Was it dropped when a loop, a response or a pool closed?",
-            answer=f"Yes: {spoken(dropped.reason)}" if dropped else "Nothing of that kind was reported.",
-            telling=dropped is not None,
-        ),
-        Answer(
-            question="Is there a live instance to run it again?",
-            answer="Yes." if task.replayable else words.sentence(task.not_replayable_because or "none offers this function"),
-        ),
-    ]
-
-
-def _process_answer(task: Task) -> Answer:
-    question = "Did its process end?"
-    if task.instance is None:
-        return Answer(question=question, answer="It was recorded without a process.")
-    if task.instance.alive:
-        return Answer(question=question, answer="No, it is alive.", telling=task.verdict in ("stuck", "stalled"))
-    return Answer(question=question, answer="Yes, it is gone.", telling=task.verdict == "lost")
-
-
-def _scheduled_answer(task: Task) -> Answer:
-    question = "Was it scheduled, and did it start?"
-    if task.started_at is not None:
-        return Answer(question=question, answer="It started." if task.scheduled_at is None else "It was scheduled and started.")
-    answer = "It was scheduled and never started." if task.scheduled_at is not None else "Neither was seen."
-    return Answer(question=question, answer=answer, telling=task.verdict == "never_started")

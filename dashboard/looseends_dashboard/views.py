@@ -71,11 +71,15 @@ _FACTS = {
     "loose": "Became a loose end",
     "withdrawn": "Verdict withdrawn",
     "dismissed": "Dismissed",
+    "restored": "Dismissal taken back",
 }
 
 
-def equation(ledger: Ledger) -> list[Term]:
-    """began = succeeded + failed + cancelled + in time + unaccounted: six counted numbers, each with its tasks."""
+def equation(ledger: Ledger, only: str = "") -> list[Term]:
+    """began = succeeded + failed + cancelled + in time + unaccounted: six counted numbers, each with its tasks.
+
+    `only` is a term that narrows all of them.
+    """
     rows = (
         ("Began", ledger.tasks, "", ""),
         ("Succeeded", ledger.succeeded, "ended", "state:succeeded"),
@@ -86,7 +90,8 @@ def equation(ledger: Ledger) -> list[Term]:
     )
     settled = {"Failed": ledger.settled.get("failed", 0), "Unaccounted": ledger.settled.get("gap", 0)}
     return [
-        Term(word=w, value=v, kind=k, href=href(q, ledger.from_, ledger.to), settled=settled.get(w, 0)) for w, v, k, q in rows
+        Term(word=w, value=v, kind=k, href=href(f"{q} {only}".strip(), ledger.from_, ledger.to), settled=settled.get(w, 0))
+        for w, v, k, q in rows
     ]
 
 
@@ -232,7 +237,7 @@ class OrderRow(Value, frozen=True):
     meaning: str
 
 
-_ORDERS = {
+ORDERS = {
     "waiting": ("▹", "running", "Waits until a live instance takes it."),
     "claimed": ("▸", "running", "A live instance has taken it and will start it at once."),
     "handed_over": ("▸", "running", "It was handed to the queue it came from."),
@@ -242,6 +247,7 @@ _ORDERS = {
     "failed": ("✕", "failed", "The new task failed as well."),
     "gap": ("◌", "loose", "The new task has no end either."),
     "refused": ("✕", "failed", "The instance refused to run it."),
+    "blocked": ("⊘", "failed", "Something stands in the way, so no order was made."),
     "outcome_unknown": ("◌", "loose", "Its taker is gone and the new task was never seen: it may have run or not."),
 }
 
@@ -250,6 +256,6 @@ def order_rows(items: Iterable[ReplayItem]) -> list[OrderRow]:
     """The orders of a replay, each with its state in words."""
     rows = []
     for item in items:
-        glyph, kind, meaning = _ORDERS.get(item.state, ("⊘", "ended", ""))
+        glyph, kind, meaning = ORDERS.get(item.state, ("⊘", "ended", ""))
         rows.append(OrderRow(item=item, mark=Mark(glyph=glyph, word=spoken(item.state), kind=kind), meaning=meaning))
     return rows

@@ -85,6 +85,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+def limit(seconds: float | None) -> str:
+    """A round duration, such as a deadline: "30 s", "1.5 s", "2 h"."""
+    number, _, unit = duration(seconds).partition(" ")
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}".strip()
+
+
 def coarse(seconds: float) -> str:
     """Seconds in one unit, rounded down: "12 s", "3 min", "2 h", "3 d"."""
     for size, unit in ((172_800, "d"), (7200, "h"), (120, "min")):

@@ -1,17 +1,4 @@
-// Extras only: every page is complete without this file.
-
-const typing = (el) => el.closest("input, textarea, select, [contenteditable]") !== null;
-
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-  const field = document.querySelector("input[type=search]");
-  if (!field) return;
-  event.preventDefault();
-  field.focus();
-  field.select();
-});
-
-// navigator.clipboard does not exist on plain HTTP from another host: then the text is selected, ready for Ctrl+C.
+// Copying. navigator.clipboard does not exist on plain HTTP from another host: then the text is selected, ready for Ctrl+C.
 async function copy(pre, button) {
   const range = document.createRange();
   range.selectNodeContents(pre);
