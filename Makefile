@@ -11,7 +11,7 @@ ifndef PYTHON
 PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 endif
 BIN := .venv/bin
-# Two workers: more do not help on two cores, and the tests that count milliseconds want a quiet machine.
+# Two workers: more make it faster on two cores, and disturb the tests that wait for real processes.
 WORKERS ?= 2
 # What to test: `make test T=tests/daemon`.
 T ?= tests
@@ -21,17 +21,24 @@ KILLS ?= 1000
 # How often it cuts the power, and at which system calls of a fixed run it lets the disk fail: all, or some as in `make test`.
 CUTS ?= 1000
 SWEEP ?= all
-# How long `make quiet` listens, in seconds. It wants the machine to itself, so it is not part of `make test`.
+# How long `make quiet` listens, in seconds. In `make test` it is 60.
 QUIET_S ?= 600
+# How often `make crash-client` kills a process that runs tasks, and how many events these must have acknowledged by then.
+CLIENT_KILLS ?= 1000
+CLIENT_EVENTS ?= 5000000
+# How many damaged journals `make fuzz-journal` reads. In `make test` it is 20,000.
+MUTANTS ?= 1000000
+# How many tasks `make queues` sends through each system. In `make test` it is 60.
+TASKS ?= 10000
 # How many requests `make fuzz` sends. In `make test` it is 2,000.
 CASES ?= 20000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test lint format demo crash quiet clean bench fuzz
+.PHONY: help run test lint format demo crash quiet clean bench bench-client bench-notices bench-service bench-plan bench-storm fuzz crash-client fuzz-journal queues coverage screenshots bench-pages bench-stream bench-telemetry bench-asyncio
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/stamp-run ## start the daemon with its dashboard (installs it first)
 	@printf '\n  looseends is starting. The line with "sign-in" below opens the dashboard, once.\n'
@@ -39,8 +46,11 @@ run: .venv/stamp-run ## start the daemon with its dashboard (installs it first)
 	@printf '  or put it into a service:    README.md, "Quickstart".   Stop with Ctrl-C.\n\n'
 	@exec $(BIN)/looseends serve $(ARGS)
 
-test: .venv/stamp-dev ## run the whole test suite (T=tests/daemon for a part)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/quiet $(T) $(ARGS)
+# Queue libraries pin each other's versions apart, so each has an environment of its own.
+QUEUES := $(patsubst tests/integrations/queues/requirements/%.txt,.venv/queues/%/stamp,$(wildcard tests/integrations/queues/requirements/*.txt))
+
+test: .venv/stamp-dev $(QUEUES) ## run the whole test suite (T=tests/daemon for a part)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T) $(ARGS)
 
 lint: .venv/stamp-dev ## ruff (rules and format) and mypy --strict
 	$(BIN)/ruff check .
@@ -61,11 +71,53 @@ crash: .venv/stamp-dev ## 1,000 kills of services and of the daemon, 1,000 power
 quiet: .venv/stamp-dev ## 10 minutes of everything that must not alarm, with 100 losses planted in it (QUIET_S=60 for a quick one)
 	@QUIET_S=$(QUIET_S) $(BIN)/python -m pytest tests/quiet -q $(ARGS)
 
+crash-client: .venv/stamp-dev ## 1,000 kills of processes that run tasks, on a full disk too: nothing acknowledged is lost (quick: CLIENT_KILLS=40 CLIENT_EVENTS=0)
+	@CLIENT_KILLS=$(CLIENT_KILLS) CLIENT_EVENTS=$(CLIENT_EVENTS) $(BIN)/python -m pytest tests/crash_client -q $(ARGS)
+
+fuzz-journal: .venv/stamp-dev ## 1,000,000 damaged journals: nothing raised, no task invented (quick: MUTANTS=20000)
+	@MUTANTS=$(MUTANTS) $(BIN)/python -m pytest tests/client/journal/test_mutated_segments.py -q $(ARGS)
+
+queues: .venv/stamp-dev $(QUEUES) ## 10,000 tasks through each queue system, with kills, held against their own receipts (TASKS=1000 for a quick one)
+	@QUEUE_TASKS=$(TASKS) QUEUE_WAIT_S=7200 $(BIN)/python -m pytest tests/integrations/queues/test_receipts.py -q -s $(ARGS)
+
+coverage: .venv/stamp-dev $(QUEUES) ## run the tests that docs/coverage.md rests on, and write it if all of them pass
+	@COVERAGE_WRITE=docs/coverage.md $(BIN)/python -m pytest tests/integrations -m cells -q -p no:xdist $(ARGS)
+
 fuzz: .venv/stamp-dev ## 20,000 requests at every door, good, odd and hostile (CASES=2000 for a quick one)
 	@FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/daemon/fuzz -q $(ARGS)
 
 bench: .venv/stamp-bench ## what an audited call costs, beside a rival in the same run
 	@$(BIN)/python bench/client.py $(ARGS)
+
+bench-client: .venv/stamp-bench ## the same beside more rivals, and the cost of the import
+	@$(BIN)/python bench/client.py --rivals $(ARGS)
+
+bench-notices: .venv/stamp-dev ## from a failure's report to its webhook over 1,000 incidents; ARGS=--hostile: beside bad receivers
+	@$(BIN)/python bench/notices.py $(ARGS)
+
+bench-storm: .venv/stamp-dev ## 100,000 failures in a minute: how many notices, when each type is named, memory
+	@$(BIN)/python bench/storm.py $(ARGS)
+
+bench-plan: .venv/stamp-dev ## what a replay plan over 100,000 tasks costs: seconds, memory, the weight of its pages
+	@$(BIN)/python bench/plan.py $(ARGS)
+
+bench-service: .venv/stamp-bench ## a service at 2,000 requests a second with and without a task each, and beside a daemon in trouble
+	@$(BIN)/python bench/service.py $(ARGS)
+
+bench-pages: .venv/pages/stamp .venv/stamp-bench ## a first visit of the dashboard beside Flower and rq-dashboard: bytes, requests, paint, axe, Lighthouse
+	@$(BIN)/python bench/pages.py $(ARGS)
+
+bench-telemetry: .venv/stamp-dev ## what metrics and traces cost the ingest: its p99 with both on, against off
+	@$(BIN)/python bench/telemetry.py $(ARGS)
+
+bench-asyncio: .venv/stamp-bench ## what the asyncio hook costs a create_task, beside a bare one and Sentry's
+	@$(BIN)/python bench/asyncio_factory.py $(ARGS)
+
+bench-stream: .venv/stamp-dev ## how long a change takes to reach a hundred open pages
+	@$(BIN)/python bench/stream.py $(ARGS)
+
+screenshots: .venv/stamp-dev ## every page, light and dark, wide and narrow, full, empty and in error: pictures and a contact sheet in .run/screenshots
+	@$(BIN)/python tests/browser/screenshots.py $(ARGS)
 
 clean: ## remove what was built or installed here (never your data)
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .run
@@ -93,6 +145,18 @@ endif
 	@echo "Installing what development needs into .venv ..."
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+.venv/queues/%/stamp: tests/integrations/queues/requirements/%.txt .venv/stamp-venv
+	@echo "Installing $* into an environment of its own ..."
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+.venv/pages/stamp: bench/pages.txt .venv/stamp-venv
+	@echo "Installing the dashboards to compare with into an environment of their own ..."
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 .venv/stamp-bench: .venv/stamp-dev pyproject.toml
