@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "TEST_PROCESS_MARK"
 """Every process that a test starts, and every child of it, carries this name in its environment."""
-WAIT_S = 20.0
+WAIT_S = 45.0
 LINES_MAX = 20_000
 # Python's own helper processes live as long as the interpreter that started them, which is pytest.
 NOT_OURS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")

@@ -30,7 +30,7 @@ from looseends import wire
 
 RUN_S_MAX = 30
 # A block that does not run is a promise nobody checks: this number goes down, or up with a good reason.
-NOT_RUN_MAX = 30
+NOT_RUN_MAX = 40
 RUNNABLE = {"python", "sh"}
 PARSED = {"json", "toml"}
 SHOWN = {"text", "http", "html", "mermaid"}

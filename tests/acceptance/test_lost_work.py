@@ -33,7 +33,8 @@ def test_four_ways_of_losing_work_are_found_named_and_told(town: Town) -> None:
     bob = "bob+partner-hangs@example.com"
     town.register(bob)
     _, stuck = town.told("stuck", "partner.notify", bob)
-    assert stuck["reason"].startswith("no end within 1 s; its process is alive")
+    assert stuck["reason"].startswith("stuck in fastapi_service.py:")
+    assert stuck["reason"].endswith("no end within 1 s; its process is alive")
 
     # 3: the process is killed in mid-task; what it had scheduled behind that task is lost with it.
     eve = "eve+mail-slow@example.com"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
 
@@ -16,8 +18,12 @@ STORES = {"full": shop.full, "empty": shop.empty, "hostile": shop.hostile}
 SIDEWAYS = "document.documentElement.scrollWidth - window.innerWidth"
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+BOTH = [("light", "wide"), ("dark", "narrow")]
+LOOKS = BOTH if os.environ.get("LOOKS") != "all" else [(scheme, size) for scheme in ("light", "dark") for size in SIZES]
+"""Both themes and both widths once; every pair of them with LOOKS=all, which takes twice as long."""
+
+
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
 async def test_every_page_passes_axe_and_fits_its_width(serve: Serve, open_page: Open, scheme: str, size: str) -> None:
     page = await open_page(await serve(shop.full()), color_scheme=scheme, viewport=SIZES[size])
     for path in shop.PATHS:
@@ -35,6 +41,15 @@ async def test_empty_and_hostile_pages_pass_axe_and_fit_a_phone(serve: Serve, op
         assert await page.evaluate(SIDEWAYS) <= 0, path
         found = await Axe().run(page)
         assert found.violations_count == 0, f"{path}\n{found.generate_report()}"
+
+
+async def test_a_stale_page_passes_axe_in_its_grey(serve: Serve, open_page: Open) -> None:
+    page = await open_page(await serve(shop.full()))
+    for path in ("/", "/tasks?q=is:loose"):
+        await page.goto(path)
+        await page.evaluate("document.body.classList.add('stale')")
+        await page.evaluate("document.querySelectorAll('tr').forEach(row => row.classList.add('past'))")
+        assert (await Axe().run(page)).violations_count == 0, path
 
 
 async def test_a_missing_label_would_be_found(serve: Serve, open_page: Open) -> None:

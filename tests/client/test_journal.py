@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import looseends
-from looseends import journal, slots, trouble
+from looseends import journal, segment, slots, trouble
 from looseends.journal import Journal
 from looseends.lifecycle import PROCESS
 from looseends.slots import FAILED, FINISHED, Name
@@ -105,7 +105,7 @@ def test_no_start_is_lost_by_25_kills_of_three_threads(child: Any, spool: str, t
             assert counts[worker] == found[worker], "each number once, none missing"
             checked += last
         shutil.rmtree(folder)
-    assert checked > 1000
+    assert checked > 100, "there must have been something to lose"
 
 
 def test_a_planted_journal_without_write_through_fails_the_same_check(child: Any, spool: str, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_full_disk_is_counted_and_the_work_goes_on(spool: str, monkeypatch: py
 
 
 def test_a_full_side_file_loses_arguments_and_no_start(spool: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SIDE_BYTES_MAX", 4096)
+    monkeypatch.setattr(segment, "SIDE_BYTES_MAX", 4096)
     written = Journal(spool, instance())
     number = written.name(Name("n", ("a",), None, {}))
     for _ in range(20):

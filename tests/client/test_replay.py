@@ -178,6 +178,61 @@ def test_over_tcp_only_a_valid_mac_runs_anything(
     assert bool(claims) == token.endswith("orderkey"), "without an order key nothing is even claimed"
 
 
+def test_no_more_run_at_once_than_this_process_may(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOSEENDS_REPLAY_CONCURRENCY", "2")
+    free, inside = threading.Event(), []
+
+    def slow(n: int) -> None:
+        inside.append(n)
+        ran(n)
+        free.wait(15)
+
+    looseends.register(slow, name="slow.job")
+    give(receiver, *(order("slow.job", {"n": n}) for n in range(5)))
+    wait_ran(2)
+    receiver.wait(lambda r: sum(path.endswith("/heartbeat") for _, path, *_ in r.calls) >= 3)
+    assert len(inside) == 2
+    free.set()
+    wait_ran(5)
+    assert sorted(inside) == [0, 1, 2, 3, 4]
+
+
+def test_shutdown_waits_for_what_runs_and_takes_nothing_more(receiver: Any) -> None:
+    free = threading.Event()
+
+    def slow(n: int) -> None:
+        ran(n)
+        free.wait(15)
+
+    looseends.register(slow, name="slow.job")
+    give(receiver, order("slow.job", {"n": 1}))
+    wait_ran(1)
+    ending = threading.Thread(target=looseends.shutdown)
+    ending.start()
+    with receiver.changed:
+        late = order("slow.job", {"n": 2})
+        receiver.orders[late["id"]] = late
+    receiver.wait(lambda r: sum(path.endswith("/heartbeat") for _, path, *_ in r.calls) >= 2)
+    assert ending.is_alive() and RAN == [1]
+    free.set()
+    ending.join(15)
+    assert not ending.is_alive() and receiver.types("slow.job")[-1] == "finished" and RAN == [1]
+
+
+def test_a_pace_is_kept_and_what_was_not_claimed_costs_nothing() -> None:
+    runs = replay.Runs(at_once=100, per_second=2.0)
+    assert runs.begin() and not runs.begin()
+    runs.unclaimed()
+    assert runs.begin() and not runs.begin() and runs.running == 1
+
+
+@pytest.mark.parametrize(("text", "value"), [("4", 4), ("", 8), ("0", 8), ("65", 8), ("many", 8), ("nan", 8), ("1e999", 8)])
+def test_a_wrong_limit_is_noted_and_not_used(text: str, value: float) -> None:
+    before = trouble.COUNTS.get("a setting is wrong", 0)
+    assert replay.limit("CONCURRENCY", {"LOOSEENDS_REPLAY_CONCURRENCY": text}, 8) == value
+    assert trouble.COUNTS.get("a setting is wrong", 0) - before == (value == 8 and text != "")
+
+
 def test_arguments_are_bound_by_name_to_every_kind_of_parameter() -> None:
     def f(a: int, /, b: int, *rest: int, c: int, **more: int) -> None: ...
 

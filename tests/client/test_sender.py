@@ -18,7 +18,7 @@ import looseends
 from looseends import adoption, journal, sender, trouble
 from looseends.lifecycle import PROCESS
 from looseends.slots import Name
-from looseends.transport import Transport, parse_url
+from looseends.transport import Answer, Transport, parse_url
 
 
 @looseends.task(name="mail.send", key="number")
@@ -248,6 +248,76 @@ def test_what_a_dead_process_left_is_sent_as_a_backlog_that_falls_until_its_end_
     told = [body for body in posted if body["instance"]["id"] == who]
     assert [(len(body["events"]), body["backlog"]) for body in told] == [(4, 5), (4, 1), (1, 1), (0, 1)]
     PROCESS.goodbye(2)
+
+
+def orphaned(spool: str, count: int) -> journal.Journal:
+    """The journal of a process that is gone, with so many records."""
+    left = journal.Journal(spool, {"id": str(uuid.uuid4()), "service": "tests"})
+    number = left.name(Name("orphaned", (), "", {}))
+    for _ in range(count):
+        assert left.begin(number, b"", b"", 0, time.monotonic_ns()) is not None
+    left.close()
+    return left
+
+
+def test_our_own_records_and_heartbeats_have_their_turn_while_a_large_orphan_is_sent(
+    receiver: Any, spool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "HEARTBEAT_S", 0.05)
+    left = orphaned(spool, 4_000)
+    who = os.path.basename(left.folder)
+    looseends.init()
+
+    def told(r: Any) -> list[Any]:
+        return [call for call in r.calls if call[0] == "POST" and call[2]["instance"]["id"] == who]
+
+    receiver.wait(lambda r: len(told(r)) > 3)
+    send(7)
+    receiver.wait(lambda r: r.types("mail.send") == ["started", "finished"])
+    receiver.wait(lambda r: any(call[0] == "DELETE" for call in r.calls))
+    last = max(number for number, call in enumerate(receiver.calls) if call[0] == "POST" and call[2]["instance"]["id"] == who)
+    paths = [call[1].rpartition("/")[2] for call in receiver.calls[:last]]
+    ours = [
+        call for call in receiver.calls[:last] if call[0] == "POST" and call[2]["instance"]["id"] != who and call[2]["events"]
+    ]
+    assert ours, "our own record did not wait for the orphan's last"
+    assert paths.count("heartbeat") >= 2 and len(receiver.of("orphaned")) == 4_000
+    PROCESS.goodbye(2)
+
+
+@pytest.mark.parametrize("answer", [{}, {"status": "ok"}, {"accepted": True}])
+def test_a_dead_process_s_records_are_kept_where_an_answer_does_not_count_them(
+    receiver: Any, spool: str, answer: dict[str, Any]
+) -> None:
+    left = orphaned(spool, 3)
+    mine = journal.Journal(spool, {"id": str(uuid.uuid4()), "service": "tests"})
+    held: list[Answer] = []
+
+    class Page:
+        def request(self, method: str, path: str, body: bytes) -> Answer:
+            return Answer(200, answer)
+
+    def hold(said: Answer) -> bool:
+        held.append(said)
+        return True
+
+    look = adoption.Adoption(mine, Page(), hold)  # type: ignore[arg-type]
+    look.look_around(100.0, may_send=True)
+    while look.look_around(100.0 + adoption.ORPHAN_S, may_send=True):
+        continue
+    mine.close()
+    assert held and os.path.exists(left.folder) and not journal.is_taken(left.folder)
+
+
+def test_a_dead_process_s_record_that_is_refused_for_good_holds_up_no_other(receiver: Any, spool: str) -> None:
+    left = orphaned(spool, 4)
+    receiver.answers = [(200, None)] + [(422, {"title": "no"})] * 3
+    looseends.init()
+    receiver.wait(lambda r: any(call[0] == "DELETE" for call in r.calls))
+    assert sorted(event["seq"] for event in receiver.of("orphaned")) == [2, 3, 4]
+    assert trouble.COUNTS["a dead process's record was refused by the daemon"] == 1
+    PROCESS.goodbye(2)
+    assert not os.path.exists(left.folder)
 
 
 def test_what_no_daemon_took_for_7_days_is_given_up_and_counted(spool: str) -> None:

@@ -25,9 +25,10 @@ from looseends_daemon.core.expect import (
     pair_in_time,
     pair_late,
 )
-from looseends_daemon.core.facts import Cells, Fact, View, view_of
+from looseends_daemon.core.facts import Cells, Fact
 from looseends_daemon.core.judgements import ended_well
 from looseends_daemon.core.policy import AfterRule, Policy
+from looseends_daemon.core.view import View, view_of
 from looseends_daemon.services.expecter import due_minutes
 
 

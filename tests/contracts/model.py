@@ -23,10 +23,11 @@ from expecting import task_id as task_id
 
 from looseends.wire import NS, check_batch, parse_time, skew_of
 from looseends_daemon.core.detect import Finding, InstanceNow, World, due_of, judge
-from looseends_daemon.core.facts import Cells, Fact, View, end_with_process, fold, take_back_end, view_of
+from looseends_daemon.core.facts import Cells, Fact, fold
 from looseends_daemon.core.judgements import Judgement, LooseChange, Replayed, Standing, conclude, incident_key
 from looseends_daemon.core.loops import is_sight, may_be_sight
 from looseends_daemon.core.stats import TERMS, place_of
+from looseends_daemon.core.view import View, end_with_process, take_back_end, view_of
 
 FOLDER = Path(__file__).parent / "histories"
 

@@ -10,10 +10,10 @@ from model import task_id, wire_batch
 
 from looseends.wire import NS, check_batch, parse_time
 from looseends_daemon.core.detect import due_of
-from looseends_daemon.core.facts import view_of
 from looseends_daemon.core.judgements import LooseChange
 from looseends_daemon.core.resources import SETTLEMENTS, STATES, VERDICTS, Actor
 from looseends_daemon.core.stats import TERMS
+from looseends_daemon.core.view import view_of
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.codes import blob, flag_words, word
 from looseends_daemon.store.expectations import Expecting

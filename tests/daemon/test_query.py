@@ -5,14 +5,18 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looseends.wire import NS
-from looseends_daemon.core.query import FIXED, SHOWN, WORDS, Match, Measure, QueryError, check_searchable, parse
+from looseends_daemon.core.facts import SLOTS
+from looseends_daemon.core.query import FIXED, SHOWN, WORDS, Match, Measure, QueryError, parse
 from looseends_daemon.core.resources import STATES, VERDICTS
+from looseends_daemon.store import search
 from looseends_daemon.store.query_sql import where
 from looseends_daemon.store.schema import migrate
 
@@ -22,7 +26,7 @@ MINUTE = 60 * NS
 
 def refused(text: str) -> QueryError:
     with pytest.raises(QueryError) as caught:
-        check_searchable(parse(text))
+        parse(text)
     return caught.value
 
 
@@ -106,7 +110,7 @@ def test_a_mistake_in_a_fixed_word_lists_the_allowed_values() -> None:
     assert refused("foo:bar").allowed == SHOWN
 
 
-ASKED = ("foo:bar", "source:x", "tag.:x", "is:nonsense", "is:", 'is:""', "is:orphan", "- x")
+ASKED = ("foo:bar", "tag.:x", "is:nonsense", "is:", 'is:""', "- x")
 
 
 @pytest.mark.parametrize("text", ASKED)
@@ -114,23 +118,11 @@ def test_no_word_is_called_allowed_that_would_be_refused_next(text: str) -> None
     for word in refused(text).allowed:
         given = word.removeprefix("is:") if text.startswith("is:") else word.removeprefix("-")
         tried = f"is:{given}" if text.startswith("is:") else given + {"is:": "open", "state:": "failed"}.get(given, "")
-        check_searchable(parse(tried if not tried.endswith(":") else _filled(tried)))
+        parse(tried if not tried.endswith(":") else _filled(tried))
 
 
 def _filled(word: str) -> str:
     return word + {"verdict:": "lost", "older:": "5m", "took:": ">2s", "attempt:": "2"}.get(word, "x")
-
-
-def test_a_misspelt_word_that_cannot_be_searched_yet_is_not_recommended() -> None:
-    assert "did you mean" not in refused("eror:x").detail
-    assert "error: is recorded but not searchable" in refused("eror:x").detail
-
-
-@pytest.mark.parametrize("text", ["source:x", "queue:x", "trace:x", "error:x", "tag.a:x", "args.a:7", "is:orphan"])
-def test_what_is_not_searchable_yet_is_said_and_never_no_results(text: str) -> None:
-    parse(text)
-    error = refused(f"is:open {text}")
-    assert ("not searchable in this version" in error.detail, error.column, bool(error.allowed)) == (True, 9, True)
 
 
 PIECES = st.sampled_from(
@@ -143,6 +135,7 @@ PIECES = st.sampled_from(
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join)))
 def test_any_text_is_a_query_that_the_database_answers_or_a_query_error(text: str) -> None:
     conn = sqlite3.connect(":memory:", isolation_level=None)
+    search.register(conn)
     try:
         migrate(conn)
         sql, params = where(parse(text), now=NOW, to=NOW)
@@ -157,9 +150,25 @@ def test_any_text_is_a_query_that_the_database_answers_or_a_query_error(text: st
 # --- finding ------------------------------------------------------------------------------------------------------
 
 
+def began(attempt: int, **body: Any) -> tuple[int, int, dict[int, Any]]:
+    """A cell with a start that said this."""
+    return (attempt, 1, {SLOTS.index("started"): (0, 0, body)})
+
+
+NOTHING = msgspec.msgpack.encode([])
+FACTS = {
+    "a": msgspec.msgpack.encode(
+        [began(1, source="starlette", queue="mail", trace_id="4bf9", tags={"tier": "gold", "size": "7"})]
+    ),
+    "b": msgspec.msgpack.encode([began(1, source="celery", tags={"tier": "tin"}), began(2, tags={"tier": "gold-plated"})]),
+}
+ARGS = b'{"args":{"order_id":7,"name":"Ada","vip":true,"order":{"id":"x-1"},"a b":null}}'
+
+
 @pytest.fixture
 def conn() -> Iterator[sqlite3.Connection]:
     conn = sqlite3.connect(":memory:", isolation_level=None)
+    search.register(conn)
     migrate(conn)
     for number, service, name in ((1, "shop", "mail.send"), (2, "shop", "mail.sent_log"), (3, "bank", "Pay_100%")):
         conn.execute("INSERT INTO type (id, service, name) VALUES (?, ?, ?)", (number, service, name))
@@ -178,16 +187,17 @@ def conn() -> Iterator[sqlite3.Connection]:
         began = NOW - minutes * MINUTE
         conn.execute(
             "INSERT INTO task (id, type, environment, channel, state, verdict, loose, attempt, instance, began_at, started_at,"
-            " ended_at, key, facts) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'')",
+            " ended_at, key, facts) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(id_of(letter).bytes, type_, environment, STATES.index(state)),
                 *(None if verdict is None else VERDICTS.index(verdict), loose, attempt, instance),
-                *(began, began, None if took is None else began + took, key),
+                *(began, began, None if took is None else began + took, key, FACTS.get(letter, NOTHING)),
             ),
         )
     conn.execute("UPDATE task SET flags = ? WHERE id = ?", (16 + 1, id_of("d").bytes))
     conn.execute("INSERT INTO external (task, text) VALUES (?, 'backup-7')", (id_of("d").bytes,))
-    data = b'{"message":"Connection RESET"}'
+    conn.execute("INSERT INTO payload (task, slot, data) VALUES (?, '1/1/started', ?)", (id_of("a").bytes, ARGS))
+    data = b'{"error":{"type":"smtplib.SMTPError","message":"Connection RESET"}}'
     conn.execute("INSERT INTO payload (task, slot, data) VALUES (?, '1/1/failed', ?)", (id_of("c").bytes, data))
     yield conn
     conn.close()
@@ -250,6 +260,30 @@ FOUND = {
     "reset": "c",
     '"connection reset"': "c",
     "-reset": "abd",
+    "source:starlette": "a",
+    "source:starlette,celery": "ab",
+    "-source:starlette": "bcd",
+    "source:cel*": "b",
+    "queue:mail": "a",
+    "trace:4b*": "a",
+    "tag.tier:gold": "a",
+    "tag.tier:gold*": "ab",
+    "tag.tier:tin": "",
+    "tag.size:7": "a",
+    "tag.nothing:x": "",
+    "args.order_id:7": "a",
+    "args.order_id:8": "",
+    "args.name:Ad*": "a",
+    "args.vip:true": "a",
+    "args.order.id:x-1": "a",
+    "args.order_id:7 state:failed": "",
+    "error:SMTPError": "c",
+    "error:smtplib.SMTPError": "c",
+    "error:SMTP*": "c",
+    "error:Error": "",
+    'error:"Connection RESET"': "",
+    "error:Connection*": "c",
+    "error:%": "",
 }
 
 
@@ -265,6 +299,7 @@ def test_text_is_searched_in_the_newest_tasks_of_the_window_only(
     assert find(conn, "reset") == ""
     assert find(conn, "reset", to=NOW - 15 * MINUTE) == "c"
     assert parse("reset").searches_text and not parse("is:loose").searches_text
+    assert all(parse(text).searches_text for text in ("source:x", "queue:x", "trace:x", "error:x", "tag.a:x", "args.a:7"))
 
 
 def test_values_never_become_part_of_the_statement(conn: sqlite3.Connection) -> None:

@@ -7,10 +7,14 @@ import uuid
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
+from dashboard import back_office
 from dashboard.fakes import FakeReader
 from looseends.wire import NS, parse_time
+from looseends_daemon.core.front import Happened
 from looseends_daemon.core.resources import (
+    BlindWindow,
     Bucket,
     Counts,
     DeliveryAttempt,
@@ -267,7 +271,24 @@ def _replays() -> list[Replay]:
 def full() -> FakeReader:
     """A shop on a bad day."""
     tasks = sorted([*_loose(), *_quiet()], key=lambda task: -(task.began_at or 0))
-    return FakeReader(tasks, _histories(), _incidents(), _notices(), _replays(), _instances(), _buckets(), last=NOW - 2 * NS)
+    beside: dict[str, Any] = {"all_marks": _marks(), "all_blind": _blind(), "last": NOW - 2 * NS} | back_office.lists(NOW)
+    return FakeReader(tasks, _histories(), _incidents(), _notices(), _replays(), _instances(), _buckets(), **beside)
+
+
+def _marks() -> list[Happened]:
+    where: dict[str, Any] = {"service": "shop-web", "environment": "production"}
+    dead: dict[str, Any] = where | {"what": "death", "instance": WEB_2.id, "host": "web-2", "pid": 4121}
+    return [
+        Happened(what="release", at=NOW - 9 * MINUTE, release="2026.11.3", **where),
+        Happened(what="release", at=NOW - 700 * MINUTE, release="2026.11.2", **where),
+        Happened(at=NOW - 5 * MINUTE, **dead),
+        Happened(at=NOW - 702 * MINUTE, **dead),
+    ]
+
+
+def _blind() -> list[BlindWindow]:
+    said = "the daemon was not running from 19 Nov 22:00 to 22:40, for 40 min"
+    return [BlindWindow(cause="down", from_=NOW - 970 * MINUTE, to=NOW - 930 * MINUTE, reason=said)]
 
 
 def calm() -> FakeReader:
@@ -280,6 +301,26 @@ def calm() -> FakeReader:
 def empty() -> FakeReader:
     """A daemon that has never seen anything."""
     return FakeReader()
+
+
+class Broken(FakeReader):
+    """A store that cannot be read at the moment; what is asked first still answers."""
+
+    async def last_event_at(self) -> int | None:
+        return NOW
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _READS:
+            raise web.HTTPServiceUnavailable(reason="the database cannot be read at the moment")
+        return super().__getattribute__(name)
+
+
+_READS = ("tasks", "task", "ledger", "incidents", "incident", "replays", "replay", "instances", "instance")
+
+
+def broken() -> FakeReader:
+    """A daemon whose disk is gone."""
+    return Broken()
 
 
 EVIL = (
@@ -309,8 +350,9 @@ def hostile(text: str = EVIL) -> FakeReader:
     """The bad day, with this text in every field that somebody outside can fill."""
     shop = full()
     spoiled = {f.name: getattr(shop, f.name) for f in dataclasses.fields(shop)}
-    for name in ("all_tasks", "all_incidents", "all_notices", "all_replays", "all_instances"):
-        spoiled[name] = _spoil(spoiled[name], text)
+    for name in spoiled:
+        if name.startswith("all_"):
+            spoiled[name] = _spoil(spoiled[name], text)
     spoiled["histories"] = {key: _spoil(rows, text) for key, rows in shop.histories.items()}
     return FakeReader(**spoiled)
 
@@ -331,6 +373,20 @@ PATHS = (
     "/incidents",
     "/incidents/inc_lost",
     "/incidents/inc_failed",
+    "/incidents/inc_old",
+    "/silences",
+    "/silences?matchers=service%3D%22shop-web%22",
+    "/endpoints",
+    "/notices/msg_1",
+    "/notices/msg_2",
+    "/dismissals/dis_1",
+    "/dismissals/dis_2",
+    "/types",
+    "/types/shop-web/mail.send_receipt",
+    "/types/shop-web/nobody?window=7d",
+    "/types?window=8h",
+    "/status",
+    "/audit",
     "/replays",
     "/replays/rep_1",
     "/replays/rep_2",

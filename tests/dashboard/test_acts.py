@@ -9,7 +9,7 @@ import pytest
 
 from dashboard import shop
 from dashboard.checks import check
-from dashboard.fakes import OPERATOR, VIEWER, Client, FakeCommands, Visit
+from dashboard.fakes import OPERATOR, VIEWER, Client, FakeCommands, FakeFront, Visit
 from looseends_daemon.core.replay import CAUTION, NO_LIVE_INSTANCE, REPLAYED_BEFORE, SIGNATURE
 from looseends_daemon.core.resources import Actor, CommandRefused
 from looseends_daemon.core.routing import ROLES
@@ -203,10 +203,16 @@ async def test_the_theme_form_never_leads_to_another_host(visit: Visit, back: st
 
 
 def test_every_door_names_its_role_and_every_act_is_marked() -> None:
-    pages = Pages(reader=shop.empty(), commands=FakeCommands(), clock=lambda: 0, addresses=Addresses(http_url="http://x"))
+    reader = shop.empty()
+    addresses = Addresses(http_url="http://x")
+    pages = Pages(reader=reader, front=FakeFront(reader), commands=FakeCommands(), clock=lambda: 0, addresses=addresses)
     doors = routes(pages)
     assert {door.role for door in doors} <= set(ROLES)
     assert {door.path for door in doors if door.role == "open"} == {"/static/{hash}/{name}"}
     acts = {door.path for door in doors if door.acts}
-    assert acts == {"/tasks/{id}/replay", "/tasks/{id}/dismiss", "/replays/{id}/orders/{order}/resolve"}
+    assert acts == {
+        *("/tasks/{id}/replay", "/tasks/{id}/dismiss", "/replays/{id}/orders/{order}/resolve"),
+        *("/incidents/{id}/acknowledge", "/incidents/{id}/dismiss", "/dismissals/{id}/undo"),
+        *("/silences", "/silences/{id}/end", "/endpoints/{name}/{act}", "/notices/{id}/resend", "/setup/lose"),
+    }
     assert all(door.role == "operator" for door in doors if door.acts)

@@ -25,6 +25,8 @@ def test_a_call_is_said_in_one_line() -> None:
 
 def test_a_redacted_value_never_looks_like_a_value() -> None:
     assert leaf({"$t": "redacted"}).kind == "redacted"
+    text = leaf({"$t": "redacted", "v": "postgres://ada:[redacted]@db/shop"})
+    assert (text.kind, text.text) == ("redacted", "redacted before it left the process: postgres://ada:[redacted]@db/shop")
     assert leaf("[redacted]").kind == "text"
 
 

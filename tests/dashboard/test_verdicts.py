@@ -8,7 +8,7 @@ import pytest
 
 from dashboard import shop
 from looseends_daemon.core import query
-from looseends_daemon.core.resources import VERDICTS, Actor, Error, HistoryEntry, InstanceRef, Task
+from looseends_daemon.core.resources import VERDICTS, Actor, Error, InstanceRef, Task
 from looseends_dashboard import access, links, marks, verdicts, views
 
 
@@ -86,15 +86,6 @@ def test_a_mark_is_glyph_word_and_colour_and_only_loose_is_loose() -> None:
     assert "loose" not in {mark.kind for mark in seen}
     assert marks.mark(loose("never_started")) == marks.Mark(glyph="◌", word="never started", kind="loose")
     assert marks.mark(task(verdict="lost", settled="replayed")).word == "replayed"
-
-
-def test_the_diagnosis_points_at_the_answer_that_explains_it() -> None:
-    gone = InstanceRef(id="i", alive=False)
-    telling = [it.answer for it in verdicts.diagnosis(loose("lost", instance=gone), []) if it.telling]
-    assert telling == ["Yes, it is gone."]
-    dropped = HistoryEntry(at=1, kind="fact", what="dropped", reason="neighbour_raised")
-    telling = [it.answer for it in verdicts.diagnosis(loose("never_started", scheduled_at=1), [dropped]) if it.telling]
-    assert telling == ["It was scheduled and never started.", "Yes: neighbour raised"]
 
 
 def test_what_a_process_took_with_it_is_one_group_and_the_rest_go_by_type() -> None:

@@ -19,6 +19,8 @@ from quiet.stage import Stage, freeze
 READY_S, END_S = 40.0, 30.0
 LOAD_S = 0.15
 STALL_EVERY_S = (4.0, 8.0)
+CUT_SHARE, CUT_BEFORE_S = 0.5, 0.7
+"""Every other stall begins with all connections cut, at that moment or so long before: some are back by then, some are not."""
 NOWHERE = "http://127.0.0.1:1"
 
 
@@ -94,13 +96,16 @@ def frozen(stage: Stage, after_s: float, seconds: float) -> None:
 
 
 def far(stage: Stage, after_s: float, freeze_s: float, stall_s: float, seen: Counter[str]) -> None:
-    """A service on another host, as far as the daemon can tell: a spool it does not watch, a network that loses answers and
-    stalls again and again, and it stands still itself; each for less than the lease.
+    """A service on another host, as far as the daemon can tell: a spool it does not watch, a network that loses answers, cuts
+    connections and stalls again and again, and it stands still itself; each for less than the lease.
     """
     proxy = Proxy(stage.port)
     env = {"LOOSEENDS_URL": f"http://127.0.0.1:{proxy.port}", "LOOSEENDS_SPOOL_DIR": str(stage.folder / "far")}
     process, frozen_at = _at_work(stage, "quiet-far", "short", "distant", "distant", **env), time.monotonic() + after_s
     while stage.goes_on(stage.chance.uniform(*STALL_EVERY_S)):
+        if stage.chance.random() < CUT_SHARE:
+            proxy.cut_all()
+            stage.goes_on(stage.chance.uniform(0, CUT_BEFORE_S))
         proxy.stall(stall_s)
         if frozen_at is not None and time.monotonic() >= frozen_at and stage.goes_on(stall_s):
             freeze(process, freeze_s)

@@ -168,11 +168,12 @@ def _plant(stage: Stage, scale: Scale, planter: Planter, web: houses.Web) -> Non
 
 
 class _Acts:
-    """Threads for acts; what one of them raises stops the run and is raised at the end."""
+    """Threads for acts; what the first of them raises stops the run and is raised at the end: the rest may come of it."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage, self._pool = stage, ThreadPoolExecutor(16)
         self._begun: dict[Callable[..., object], Future[object]] = {}
+        self._errors: list[BaseException] = []
 
     def __enter__(self) -> _Acts:
         return self
@@ -180,8 +181,14 @@ class _Acts:
     def begin(self, act: Callable[..., object], *args: object) -> None:
         """Call it in a thread."""
         future = self._pool.submit(act, *args)
-        future.add_done_callback(lambda done: self._stage.stopping.set() if done.exception() else None)
+        future.add_done_callback(self._note)
         self._begun[act] = future
+
+    def _note(self, done: Future[object]) -> None:
+        error = done.exception()
+        if error is not None:
+            self._errors.append(error)
+            self._stage.stopping.set()
 
     def wait_for(self, *acts: Callable[..., object]) -> None:
         """Until these are through."""
@@ -191,11 +198,9 @@ class _Acts:
     def __exit__(self, *_: object) -> None:
         self._stage.stopping.set()
         self._pool.shutdown()
-        for future in self._begun.values():
-            error = future.exception()
-            if error is not None:
-                error.add_note(self._stage.last_words())
-                raise error
+        for error in self._errors:
+            error.add_note(self._stage.last_words())
+            raise error
 
 
 def account(stage: Stage, planter: Planter, patience_s: float, *, stories: Sequence[str], names: Sequence[str] = ()) -> Account:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from quiet.table import CAUSES, PROBLEMS, Loss, Said, Table
 
 HUNG = Loss("loss-1", "hung past its deadline")
-FOUND = Said("t1", "loss-1", "loss.hung", "stuck", "no end within 1.5 s; its process is alive")
+FOUND = Said("t1", "loss-1", "loss.hung", "stuck", "stuck in steady.py:20 hang; no end within 1.5 s; its process is alive")
 QUIET = Said("t2", None, "web.mail", "lost", "process ended without saying goodbye")
 
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 import harness
 
 COMMAND = Path(sys.executable).with_name("looseends")
+PLANTED = Path(__file__).with_name("planted_daemon.py")
 CONFIG = """\
 [server]
-listen = ["unix:{folder}/s"]
+listen = ["unix:{folder}/s", "127.0.0.1:{port}"]
+shutdown_timeout = "{stop}"
 [storage]
 path = "{folder}/looseends.db"
 [detect]
@@ -29,18 +32,29 @@ spools = ["{folder}/spool"]
 class Living:
     """`looseends serve` in `folder`."""
 
-    def __init__(self, processes: harness.Processes, folder: Path, *, grace: str = "1s", lease: str = "10m") -> None:
-        self.folder, self.socket = folder, f"{folder}/s"
+    def __init__(
+        self,
+        processes: harness.Processes,
+        folder: Path,
+        *,
+        grace: str = "1s",
+        lease: str = "10m",
+        stop: str = "10s",
+        fault: str | None = None,
+    ) -> None:
+        """`fault`: one of planted_daemon.py."""
+        self.folder, self.socket, self.port = folder, f"{folder}/s", harness.free_port()
         self._processes = processes
+        self._command = [COMMAND] if fault is None else [sys.executable, PLANTED, fault]
         (folder / "spool").mkdir(mode=0o700, exist_ok=True)
-        (folder / "config.toml").write_text(CONFIG.format(folder=folder, grace=grace, lease=lease))
+        (folder / "config.toml").write_text(CONFIG.format(folder=folder, port=self.port, grace=grace, lease=lease, stop=stop))
         self.process: harness.Process | None = None
 
     def start(self) -> float:
         """Returns how long it took to the first answer (s)."""
         began = time.monotonic()
         env = {"XDG_STATE_HOME": str(self.folder)}
-        self.process = self._processes.start(COMMAND, "serve", "-c", self.folder / "config.toml", env=env)
+        self.process = self._processes.start(*self._command, "serve", "-c", self.folder / "config.toml", env=env)
         harness.wait_until(self._answers, "the first answer", 30)
         return time.monotonic() - began
 
@@ -90,6 +104,13 @@ class Living:
     def count(self, q: str) -> int:
         """How many of the newest 500 tasks a query finds."""
         return len(self.ask("GET", f"/api/v1/tasks?limit=500&q={q}")["items"])
+
+    def judgements(self) -> list[tuple[str, str]]:
+        """(what, reason) of every judgement, read beside the daemon, whether or not it runs."""
+        with sqlite3.connect(f"file:{self.folder}/looseends.db?mode=ro", uri=True) as conn:
+            found = conn.execute("SELECT what, reason FROM judgement ORDER BY at, n").fetchall()
+        conn.close()
+        return found
 
     def pid(self) -> int:
         assert self.process is not None

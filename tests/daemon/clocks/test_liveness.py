@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,24 @@ def test_who_comes_back_at_once_stays_alive(living: Living) -> None:
         connection = living.connect()
         time.sleep(1)
     living.beat("web-1", by=connection)
+    assert living.instance("web-1")["state"] == "alive"
+    connection.close()
+
+
+@pytest.mark.parametrize("ending", ["in order", "with an error"])
+def test_who_hangs_up_before_it_took_its_answer_has_lost_patience_and_not_its_life(living: Living, ending: str) -> None:
+    connection = living.connect()
+    living.ask("POST", "/api/v1/events", {"instance": TOLD, "events": [STARTED]}, by=connection)
+    living.beat("web-1", by=connection)
+    heard = living.instance("web-1")["last_heard_at"]
+    connection.request("PUT", "/api/v1/instances/web-1/heartbeat", "{}", {"Content-Type": "application/json"})
+    harness.wait_until(lambda: living.instance("web-1")["last_heard_at"] > heard, "the heartbeat to be heard", 5)
+    time.sleep(0.2)  # by now it is answered, too
+    if ending == "in order":
+        connection.sock.shutdown(socket.SHUT_WR)
+    else:
+        connection.close()
+    time.sleep(3)
     assert living.instance("web-1")["state"] == "alive"
     connection.close()
 

@@ -8,6 +8,7 @@ import pytest
 
 from looseends.wire import NS
 from looseends_daemon.core.detect import overdue_after
+from looseends_daemon.core.policy import Policy
 from looseends_daemon.store import instances
 from looseends_daemon.store.facts import end_instance
 
@@ -38,6 +39,19 @@ async def test_what_was_said_during_a_freeze_is_no_word_since_it(house: Any) -> 
     await house.tell(off=-30)
     await house.live(10, beats=False)
     assert await house.verdicts() == [None], "its end may stand in what it said after that"
+    await house.beat(told_at=house.clocks.wall)
+    await house.live(1, beats=False)
+    assert await house.verdicts() == ["stuck"]
+
+
+async def test_what_was_said_just_before_we_thawed_is_no_word_since_then_either(house: Any) -> None:
+    await house.begin(deadline=20)
+    await house.live(10)
+    house.clocks.pass_by(60)
+    house.vigil.look(house.clocks.wall)
+    await house.beat(told_at=house.clocks.wall - 2 * NS)
+    await house.live(10, beats=False)
+    assert await house.verdicts() == [None], "it is not overdue yet, and what it said after that waits in a socket"
     await house.beat(told_at=house.clocks.wall)
     await house.live(1, beats=False)
     assert await house.verdicts() == ["stuck"]
@@ -88,6 +102,60 @@ async def test_a_word_that_was_held_up_when_it_was_sent_again_is_as_old_as_it_sa
     assert (await instance_row(house, "said_at"))[0] - said_at <= NS // 10
     await house.live(1, beats=False)
     assert await house.verdicts() == [None]
+
+
+async def test_a_held_up_word_that_is_said_again_is_neither_news_nor_a_wrong_clock(house: Any) -> None:
+    """It came late, its answer was lost on the way back, and the same bytes came once more."""
+    await house.begin(deadline=9)
+    await with_functions(house)
+    await house.live(6)
+    said_at = house.clocks.wall
+    await house.live(4, beats=False)
+    await house.tell(off=-4)
+    await house.tell(off=-4)
+    assert await instance_row(house, "skew", "said_at") == (0, said_at)
+    await house.live(1, beats=False)
+    assert await house.verdicts() == [None], "its end may stand in what it says next"
+
+
+async def test_work_that_stood_still_with_its_process_has_a_moment_to_end(house: Any) -> None:
+    task = await house.begin(deadline=9)
+    await with_functions(house)
+    await speak(house, 6)
+    await house.live(8, beats=False)
+    await speak(house, 4)
+    assert await house.verdicts() == [None], "its first word may be faster than the end of what stood still beside it"
+    await house.tell({"type": "finished", "task": task})
+    await speak(house, 4)
+    assert await house.rows("SELECT * FROM judgement") == []
+
+
+async def test_work_that_still_does_not_end_after_that_moment_is_stuck(house: Any) -> None:
+    await house.begin(deadline=9)
+    await with_functions(house)
+    await speak(house, 6)
+    await house.live(8, beats=False)
+    await speak(house, 7)
+    assert await house.verdicts() == ["stuck"]
+
+
+async def test_who_stands_still_again_and_again_is_judged_all_the_same(house: Any) -> None:
+    house.policy = Policy(behind_after=60)
+    await house.start()
+    await house.begin(deadline=9)
+    await with_functions(house)
+    for verdict, times in ((None, 12), ("stuck", 8)):
+        for _ in range(times):
+            await speak(house, 2)
+            await house.live(3, beats=False)
+        assert await house.verdicts() == [verdict]
+
+
+async def speak(house: Any, seconds: int) -> None:
+    """A heartbeat each second, which says when it was said."""
+    for _ in range(seconds):
+        await house.beat(told_at=house.clocks.wall)
+        await house.live(1, beats=False)
 
 
 async def test_a_clock_that_is_set_back_while_its_instance_speaks_is_a_wrong_clock(house: Any) -> None:

@@ -49,3 +49,18 @@ async def test_a_void_number_is_not_missing(house: Any, tmp_path: Path) -> None:
     assert adopter.adopted == 1
     instance = await house.reader.instance(WHO)
     assert (instance.state, instance.missing, instance.notes) == ("gone", 0, [])
+
+
+async def test_what_a_killed_process_could_not_keep_is_known_from_its_journal(house: Any, tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir(mode=0o700)
+    made = Journal(str(tmp_path / "spool"), {"id": WHO, "service": "shop"})
+    assert made.begin(made.name(Name("mail.send", (), "", {})), b"", b"", 0, time.monotonic_ns()) is not None
+    made.drop(7)
+    made.close()
+    os.utime(tmp_path / "spool" / WHO, (1, 1))
+    house.clocks.wall = time.time_ns()
+    adopter = Adopter(house.database, [str(tmp_path / "spool")], Policy())
+    for _ in range(5):
+        await adopter.run_once(time.time_ns())
+    instance = await house.reader.instance(WHO)
+    assert adopter.adopted == 1 and instance.dropped == 7 and len(instance.notes) == 1, instance.notes

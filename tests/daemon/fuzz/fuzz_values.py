@@ -125,6 +125,7 @@ BY_CHECK: dict[Callable[..., Any], Values] = {
     wire._deadline: st.one_of(SECONDS, st.just("never")),
     wire._fraction: st.sampled_from((0, 0.4, 1)),
     wire._bool: st.booleans(),
+    wire._handled: st.sampled_from((True, False, wire.LATER)),
     wire._payload: JSON,
     wire._stack: st.lists(TEXTS, max_size=3),
     wire._tags: st.dictionaries(TEXTS, TEXTS, max_size=3),

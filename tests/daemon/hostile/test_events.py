@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from looseends.wire import INT_MAX
-from looseends_daemon.core.facts import Cells, Fact, view_of
+from looseends_daemon.core.facts import Cells, Fact
+from looseends_daemon.core.view import view_of
 
 DIGITS = b"9" * 400
 

@@ -108,7 +108,7 @@ async def _without_right(house: Any, route: Route) -> Any:
     for role in WRONG_ROLES.get(route.role, ("viewer",)):
         token = await house.token(role, "shop" if role == "ingest" else None)
         yield f"the role {role}", {"Authorization": f"Bearer {token}"}
-    if route.role != "ingest":
+    if route.role != "ingest" and not route.local:
         yield "no token", {}
 
 

@@ -15,7 +15,7 @@ from looseends_daemon.core.delivery import Message, Outcome
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Actor, Incident, Notice
-from looseends_daemon.store import incidents, outbox
+from looseends_daemon.store import acks, dismissals, frozen, incident_pages, incidents, outbox, silences
 from looseends_daemon.store.facts import apply_batch, end_instance
 from looseends_daemon.store.judgements import Times, judge_due
 from looseends_daemon.store.questions import ask
@@ -23,6 +23,12 @@ from looseends_daemon.store.schema import migrate
 
 START = 1_780_000_000 * NS
 ACTOR = Actor(name="test", role="ingest", channel="uds:0", uid=0)
+ADA = Actor(name="ada", role="operator", channel="session")
+OPEN_NOW = """
+    SELECT incident, type, ifnull(verdict, -1), state = 4, count(*) FROM task
+    WHERE incident IS NOT NULL AND loose = 1 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
+SETTLED_NOW = """
+    SELECT incident, settled, count(*) FROM task WHERE incident IS NOT NULL AND settled IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2"""
 OPS = EndpointRule(name="ops", fingerprint="1")
 
 
@@ -46,14 +52,24 @@ class Ground:
         self.conn.execute("BEGIN")
         yield
         self.conn.execute("COMMIT")
+        self.counts_are_those_of_the_rows()
+
+    def counts_are_those_of_the_rows(self) -> None:
+        """Nothing keeps the counts of an incident but the triggers: after every commit they are what a recount gives."""
+        for kept, counted in (
+            ("SELECT incident, type, verdict, failed, n FROM incident_open WHERE n != 0 ORDER BY 1, 2, 3, 4", OPEN_NOW),
+            ("SELECT incident, settled, n FROM incident_settled WHERE n != 0 ORDER BY 1, 2", SETTLED_NOW),
+        ):
+            assert [*map(tuple, self.conn.execute(kept))] == [*map(tuple, self.conn.execute(counted))]
 
     def later(self, seconds: float) -> None:
         self.now += round(seconds * NS)
 
-    def boot(self, host: str = "web-3") -> dict[str, Any]:
+    def boot(self, host: str = "web-3", release: str | None = None) -> dict[str, Any]:
         """A new process of the service."""
         self.number += 1
         instance = {"id": str(uuid.UUID(int=self.number, version=4)), "service": "shop-web", "host": host, "pid": 4242}
+        instance |= {} if release is None else {"release": release}
         self.instance = instance
         self.tell()
         return instance
@@ -107,9 +123,53 @@ class Ground:
         self.later(seconds)
         self.detect()
 
+    # --- what people do ---
+
+    def acknowledge(self, incident: str | None = None, note: str = "I look at it", expires: float | None = None) -> None:
+        with self.transaction():
+            wanted = incident or self.incident().id
+            acks.acknowledge(self.conn, wanted, ADA, self.now, note=note, expires=expires, rules=self.rules)
+        self.detect()
+
+    def silence(self, matchers: str = "service=shop-web", seconds: float = 600, starts_in: float = 0) -> str:
+        """A silence for so many seconds; its id."""
+        begin = self.now + round(starts_in * NS)
+        wish: dict[str, Any] = {"starts_at": begin, "ends_at": begin + round(seconds * NS)}
+        with self.transaction():
+            made = silences.add(self.conn, ADA, self.now, matchers=[matchers], comment="we are moving house", **wish)
+        self.detect()
+        return made.id
+
+    def end_silence(self, silence: str) -> None:
+        with self.transaction():
+            silences.end(self.conn, silence, ADA, self.now)
+        self.detect()
+
+    def dismiss(self, q: str | None = None, incident: str | None = None, note: str = "known since Monday") -> str:
+        """Everything that fits, to the end; the dismissal's id."""
+        what, tasks = ask(self.conn, frozen.tasks_of(q, incident, self.now))
+        with self.transaction():
+            no = dismissals.begin(self.conn, tasks, ADA, self.now, note=note, what=what)
+        self.carry_out()
+        return ask(self.conn, dismissals.dismissal_numbered(no)).id
+
+    def undo(self, dismissal: str) -> None:
+        with self.transaction():
+            dismissals.undo(self.conn, dismissal, ADA, self.now)
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        more = True
+        while more:
+            with self.transaction():
+                more = dismissals.step(self.conn, self.now, self.rules)
+        self.detect()
+
+    # --- what is shown ---
+
     def incidents(self) -> list[Incident]:
         """Oldest first."""
-        return list(reversed(ask(self.conn, incidents.incident_page(None, 500, None)).items))
+        return list(reversed(ask(self.conn, incident_pages.incident_page(None, 500, None, "", self.now)).items))
 
     def incident(self) -> Incident:
         [found] = self.incidents()

@@ -276,6 +276,7 @@ def shape(value: Any) -> Any:
 def test_the_example_in_the_documents_has_the_shape_of_a_real_notice(ground: Any) -> None:
     text = (ROOT / "docs" / "webhook.md").read_text("utf-8")
     [example] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    ground.boot("web-3", "2025.11.3")
     ground.start(key="order-7")
     ground.kill()
     ground.after(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from looseends.wire import NEVER, NS
@@ -26,7 +28,7 @@ RULE_SET = AlertRules(group_wait=1, group_interval=60, repeat_interval=3600, kee
 
 def standing(**fields: object) -> Standing:
     """An incident with one open loose end, pending since T."""
-    given = {"state": "pending", "opened_at": T, "severity": "critical", "open": 1, "arrivals": 1, "ripe": True}
+    given: dict[str, Any] = {"state": "pending", "opened_at": T, "severity": "critical", "open": 1, "arrivals": 1, "ripe": True}
     return Standing(**{**given, "reached": True, "grave": True, **fields})
 
 

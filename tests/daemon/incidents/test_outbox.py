@@ -11,6 +11,7 @@ import pytest
 from looseends_daemon.core.delivery import SCHEDULE
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
 from looseends_daemon.store import incidents, outbox
+from looseends_daemon.store.endpoints import state_of
 from looseends_daemon.store.questions import ask
 
 OPS = EndpointRule(name="ops", fingerprint="1")
@@ -148,7 +149,7 @@ def test_410_disables_the_endpoint_until_its_address_changes(opened: Any) -> Non
     assert len(opened.notices()) == 1
     with opened.transaction():
         outbox.begin(opened.conn, opened.now, [OPS])
-    assert outbox._state(opened.conn, "ops") == "disabled"
+    assert state_of(opened.conn, "ops") == "disabled"
     with opened.transaction():
         outbox.begin(opened.conn, opened.now, [EndpointRule(name="ops", fingerprint="2")])
     opened.fail(opened.start("job.other"))
@@ -205,7 +206,7 @@ def test_a_failing_endpoint_gets_one_attempt_at_a_time_and_its_first_success_bri
     ground.after(0)
     ground.after(1)
     assert len(ground.deliver(500)) == 6
-    assert outbox._state(ground.conn, "ops") == "failing"
+    assert state_of(ground.conn, "ops") == "failing"
     ground.later(6)
     [probe] = ground.lease()
     assert ground.lease() == []
@@ -213,7 +214,7 @@ def test_a_failing_endpoint_gets_one_attempt_at_a_time_and_its_first_success_bri
     ground.later(1)
     [probe] = ground.lease()
     ground.answer(probe, 200)
-    assert outbox._state(ground.conn, "ops") == "ok"
+    assert state_of(ground.conn, "ops") == "ok"
     assert len(ground.lease()) == 5
 
 

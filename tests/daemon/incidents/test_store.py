@@ -9,7 +9,7 @@ import pytest
 
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
 from looseends_daemon.core.policy import TaskRule
-from looseends_daemon.store import incidents
+from looseends_daemon.store import incident_pages, incidents
 from looseends_daemon.store.questions import ask
 
 
@@ -212,13 +212,13 @@ def test_pages_go_backwards_by_cursor_and_a_made_up_cursor_is_refused(ground: An
     for n in range(5):
         ground.fail(ground.start(f"job.{n}"))
     ground.after(1)
-    page = ask(ground.conn, incidents.incident_page(None, 2, None))
-    rest = ask(ground.conn, incidents.incident_page(None, 10, page.next_cursor))
+    page = ask(ground.conn, incident_pages.incident_page(None, 2, None))
+    rest = ask(ground.conn, incident_pages.incident_page(None, 10, page.next_cursor))
     assert [i.name for i in [*page.items, *rest.items]] == ["job.4", "job.3", "job.2", "job.1", "job.0"]
     assert rest.next_cursor is None
-    assert ask(ground.conn, incidents.incident_page("resolved", 10, None)).items == []
+    assert ask(ground.conn, incident_pages.incident_page("resolved", 10, None)).items == []
     with pytest.raises(ValueError, match="cursor"):
-        ask(ground.conn, incidents.incident_page(None, 2, "!!"))
+        ask(ground.conn, incident_pages.incident_page(None, 2, "!!"))
 
 
 def test_no_statement_of_the_machine_reads_a_whole_table(ground: Any) -> None:
@@ -229,7 +229,9 @@ def test_no_statement_of_the_machine_reads_a_whole_table(ground: Any) -> None:
     ground.after(1)
     ground.deliver()
     ground.conn.set_trace_callback(None)
-    ours = {s for s in seen if any(f"{verb} {t}" in s for verb in ("FROM", "UPDATE") for t in ("incident", "notice", "task"))}
+    recounts = " ORDER BY 1"  # the ground's own check of every commit
+    tables = ("incident", "notice", "task")
+    ours = {s for s in seen if recounts not in s and any(f"{verb} {t}" in s for verb in ("FROM", "UPDATE") for t in tables)}
     scans = [
         (statement, row["detail"])
         for statement in ours

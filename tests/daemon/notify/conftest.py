@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from looseends.wire import check_batch
+from looseends_daemon import config
+from looseends_daemon.app import Daemon, running
 from looseends_daemon.core.incidents import AlertRules, EndpointRule
 from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Actor, Notice
-from looseends_daemon.notify.webhook import Reach, Target, Webhook
+from looseends_daemon.notify.reach import Reach
+from looseends_daemon.notify.webhook import Target, Webhook
 from looseends_daemon.services.dispatcher import Dispatcher, begin
 from looseends_daemon.store import incidents, outbox
 from looseends_daemon.store.connection import Database
@@ -154,3 +159,87 @@ async def make_post(tmp_path: Path) -> AsyncIterator[Any]:
     yield make
     for database in opened:
         await database.close()
+
+
+class Living:
+    """A whole daemon in this process, with its own token, and what people and services do to it over HTTP."""
+
+    def __init__(self, daemon: Daemon, client: aiohttp.ClientSession) -> None:
+        self.daemon = daemon
+        self.token = Path(daemon.database.path + ".token").read_text().strip()
+        self.client = client
+        self.base = next(address for address in daemon.listener.addresses if address.startswith("http"))  # type: ignore[union-attr]
+        self.number = 0
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request as the operator, or with events as a service: (status, JSON or text)."""
+        self.number += 1
+        headers = {"Idempotency-Key": f"key-{self.number:08}"} if method == "POST" else {}
+        if not path.startswith("/api/v1/events"):
+            headers["Authorization"] = f"Bearer {self.token}"
+        async with self.client.request(method, self.base + path, json=body, headers=headers) as answer:
+            kind = answer.content_type
+            return answer.status, await (answer.json(content_type=None) if "json" in kind else answer.text())
+
+    async def fail(self, name: str, *, service: str = "shop-web", key: str | None = None, text: str = "it broke") -> str:
+        """One task of this name begins and fails: an incident of its own. Returns its id."""
+        task = str(uuid.uuid4())
+        events = [
+            {"type": "started", "task": task, "name": name, "service": service, "key": key},
+            {"type": "failed", "task": task, "error": {"type": "ValueError", "message": text}},
+        ]
+        status, said = await self.ask("POST", "/api/v1/events", {"events": events})
+        assert status == 200, said
+        return task
+
+    async def until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+        """Wait until an (async) condition gives something, and return that."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                if found := await condition():
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def notices(self, **has: Any) -> list[dict[str, Any]]:
+        """Oldest first; those whose members are as given."""
+        _, page = await self.ask("GET", "/api/v1/notices?limit=500")
+        return [one for one in reversed(page["items"]) if all(one[name] == value for name, value in has.items())]
+
+    async def endpoint(self, name: str = "ops") -> dict[str, Any]:
+        _, page = await self.ask("GET", "/api/v1/endpoints")
+        return next(one for one in page["items"] if one["name"] == name)
+
+
+def webhook_table(url: str, name: str = "ops", **more: Any) -> str:
+    """An [[endpoint]] of kind webhook as TOML."""
+    lines = [f"{key} = {value}" for key, value in more.items()]
+    return "\n".join(["[[endpoint]]", f'name = "{name}"', f'url = "{url}"', f'secrets = ["{KEYS[0]}", "{KEYS[1]}"]', *lines, ""])
+
+
+@pytest.fixture
+async def living(tmp_path: Path) -> AsyncIterator[Any]:
+    """Start daemons with these endpoint tables; the same folder again is the same database. All are closed with the test."""
+    open_now: list[tuple[contextlib.AsyncExitStack, Living]] = []
+
+    async def start(*tables: str, alerts: str = 'group_wait = "0s"') -> Living:
+        file = tmp_path / "config.toml"
+        head = f'[server]\nlisten = ["127.0.0.1:0"]\ninstance = "test"\n[storage]\npath = "{tmp_path}/ends.db"\n'
+        spools = f'[detect]\ngrace = "0s"\nspools = ["{tmp_path}/spool"]\n'
+        file.write_text("\n".join([head, spools, f"[alerts]\n{alerts}", *tables]))
+        stack = contextlib.AsyncExitStack()
+        daemon = await stack.enter_async_context(running(config.load(str(file), {"HOME": str(tmp_path)})))
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        made = Living(daemon, client)
+        open_now.append((stack, made))
+        return made
+
+    async def stop(made: Living) -> None:
+        for one in list(open_now):
+            if one[1] is made:
+                open_now.remove(one)
+                await one[0].aclose()
+
+    start.stop = stop  # type: ignore[attr-defined]
+    yield start
+    for stack, _ in open_now:
+        await stack.aclose()

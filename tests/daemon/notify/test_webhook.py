@@ -14,7 +14,7 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from looseends_daemon.core.delivery import ANSWER_BYTES_KEPT_MAX, Message
-from looseends_daemon.notify.webhook import Reach, reason_against, retry_after
+from looseends_daemon.notify.reach import Reach, reason_against, retry_after
 
 KEY = "whsec_" + "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 MESSAGE = Message(id="msg_1", endpoint="ops", body='{"type":"looseends.incident.opened","x":"€"}'.encode(), attempt=3)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from daemon.replay.behind_doors import Served, serving
 from looseends import wire
 from looseends.wire import NS, check_batch
 from looseends_daemon.core.policy import Policy
@@ -78,6 +79,13 @@ class World:
         """An end for a task."""
         await self.tell(instance, {"type": kind, "task": task, "at": self.now, **fields})
 
+    async def adopted(self, instance: dict[str, Any], task: str) -> None:
+        """The journal of a dead instance says that this task of it had ended well."""
+        batch = check_batch({"instance": instance, "events": [{"type": "finished", "task": task, "at": self.now}]}, self.now)
+        await self.database.write(
+            lambda conn: facts.apply_batch(conn, batch, actor=SERVICE, now=self.now, policy=Policy(), proven=True, heard=False)
+        )
+
     async def gone(self, instance: dict[str, Any], state: str = "gone") -> None:
         """The process of this instance is no more."""
         await self.database.write(
@@ -101,3 +109,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     database = await Database.open(str(tmp_path / "looseends.db"))
     yield World(database)
     await database.close()
+
+
+@pytest.fixture
+async def served(world: World, state_dir: Path) -> AsyncIterator[Served]:
+    async with serving(world, str(state_dir)) as house:
+        yield house

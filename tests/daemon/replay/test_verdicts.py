@@ -86,6 +86,8 @@ CONFIRM: list[tuple[str, Recorded, Offer]] = [
     (replay.MAY_STILL_RUN, task(state="scheduled", verdict="never_started", instance_state="alive"), OFFER),
     (replay.MAY_STILL_RUN, task(state="scheduled", verdict=None, queue="mails", instance_state="gone"), OFFER),
     (replay.MAY_STILL_RUN, task(siblings=(Sibling(order="o1", state="gap", verdict="stuck"),)), OFFER),
+    (replay.MAY_REDELIVER, task(queue="mails", redelivers=True), OFFER),
+    (replay.KEY_SUCCEEDED, task(key_succeeded=True), OFFER),
     (replay.ENDED_WELL, task(state="succeeded", verdict=None, ended_well=True), OFFER),
     (replay.REPLAYED_BEFORE, task(siblings=(Sibling(order="o1", state="succeeded"),)), OFFER),
     (replay.REPLAYED_BEFORE, task(siblings=(Sibling(order="o1", state="ran"),)), OFFER),

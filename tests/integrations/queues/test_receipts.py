@@ -1,0 +1,122 @@
+"""Many tasks with retries, kills and redeliveries: our rows equal the receipts that the tasks wrote themselves, one by one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from stage import VERSIONS, Stage
+
+from harness import wait_until
+
+COUNT = int(os.environ.get("QUEUE_TASKS", "60"))
+WAIT_S = float(os.environ.get("QUEUE_WAIT_S", "120"))
+DEATHS = 3
+PARENT_TELLS = ("celery", "rq")
+"""Systems whose main process sees its child die, and says that this was a failure (RQ then tries again)."""
+REDELIVERS = ("arq", "dramatiq")
+MOMENT_S = 0.2
+PAUSE_S = min(2.0, COUNT / 2_500)
+"""Between two looks at all rows: they are many, and the daemon has more to do."""
+HUEY_THREADS = 4
+
+
+@pytest.mark.parametrize("system", sorted(VERSIONS))
+def test_the_rows_equal_the_receipts_one_by_one(stages: Callable[..., Stage], system: str) -> None:
+    stage = stages(system)
+    stage.patience_s = WAIT_S
+    began = time.monotonic()
+    sent = stage.ask(do="mixed", count=COUNT, dies_every=max(10, COUNT // DEATHS))
+    jobs = [plain(job) for job in sent]
+    assert len(set(jobs)) == COUNT
+    stage.start_worker(ARQ_JOB_TIMEOUT="1")
+    wait_until(lambda: len(ended(stage)) > COUNT // 2 or restart(stage), "half of them", WAIT_S)
+    stage.kill_worker()
+    stage.start_worker(ARQ_JOB_TIMEOUT="1")
+    try:
+        wait_until(lambda: restart(stage, PAUSE_S) or not differences(stage, jobs), "rows and receipts to be equal", WAIT_S)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {differences(stage, jobs)[:10]}") from None
+    rows = all_rows(stage)
+    shown = Counter(row["verdict"] or row["state"] for row in rows.values())
+    flags = Counter(flag for row in rows.values() for flag in row["flags"])
+    took = time.monotonic() - began
+    print(f"\n{system}: {COUNT} tasks, {len(stage.receipts())} receipts, {took:.0f} s; rows {dict(shown)}, flags {dict(flags)}")
+    assert set(rows) == set(jobs)
+    if system in REDELIVERS:
+        assert shown["lost"] == 0
+    assert stage.api("/ledger")["gap"] == shown["lost"]
+    assert shown["scheduled"] + shown["never_started"] <= (HUEY_THREADS * (DEATHS + 2) if system == "huey" else 0)
+
+
+def restart(stage: Stage, pause_s: float = 0.0) -> bool:
+    """A worker that a task took with it is started again, as a supervisor would; always False."""
+    assert stage.worker is not None
+    time.sleep(pause_s)
+    if not stage.worker.running:
+        stage.start_worker(ARQ_JOB_TIMEOUT="1")
+    return False
+
+
+def ended(stage: Stage) -> list[dict[str, Any]]:
+    """Receipts of tries that came to their end."""
+    return [one for one in stage.receipts() if one["what"] != "began"]
+
+
+def all_rows(stage: Stage) -> dict[str, dict[str, Any]]:
+    """Every row of the play, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    cursor = ""
+    while True:
+        page = stage.api(f"/tasks?limit=500{cursor}")
+        found.update((row["id"], row) for row in page["items"])
+        if not page["next_cursor"]:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+def differences(stage: Stage, jobs: list[str]) -> list[tuple[str, Any, Any]]:
+    """Jobs whose row does not say what their receipts say: (job, receipts, row)."""
+    told: dict[str, list[dict[str, Any]]] = {job: [] for job in jobs}
+    for one in stage.receipts():
+        told[plain(one["job"])].append(one)
+    last_words: dict[int, float] = {}
+    for mine in told.values():
+        for one in mine:
+            last_words[one["pid"]] = max(one["at"], last_words.get(one["pid"], 0.0))
+    rows = all_rows(stage)
+    shown = ("state", "verdict", "attempt", "reason", "flags")
+    return [
+        (job, [(r["what"], r["attempt"]) for r in mine], {name: rows.get(job, {}).get(name) for name in shown})
+        for job, mine in told.items()
+        if not agrees(stage.system, mine, rows.get(job), last_words)
+    ]
+
+
+def plain(job: str) -> str:
+    """Receipts bear the library's own text of the id."""
+    return job if "-" in job else f"{job[:8]}-{job[8:12]}-{job[12:16]}-{job[16:20]}-{job[20:]}"
+
+
+def agrees(system: str, receipts: list[dict[str, Any]], row: dict[str, Any] | None, last_words: dict[int, float]) -> bool:
+    """Whether a row says what the receipts of its task say. `last_words`: of each process, when it wrote its last receipt."""
+    if row is None:
+        return False
+    if system == "huey" and row["state"] == "scheduled" and row["attempt"] > len([r for r in receipts if r["what"] == "began"]):
+        return True  # taken off the queue by a process that was killed before it began: nobody has it any more
+    if not receipts:
+        return bool(row["verdict"] == "lost")  # killed between its recorded start and its own first line
+    last = receipts[-1]
+    if row["attempt"] != max(one["attempt"] for one in receipts):
+        return False
+    if row["verdict"] == "lost":  # it did not end, or its library was killed before it could note the end
+        return bool(last["what"] == "began" or last_words[last["pid"]] - last["at"] < MOMENT_S)
+    if last["what"] == "ended":
+        return bool(row["state"] == "succeeded" and row["verdict"] is None)
+    if last["what"] == "failed":
+        return bool(row["state"] == "failed" and last["attempt"] == 3)
+    return bool(system in PARENT_TELLS and row["state"] == "failed")
