@@ -13,6 +13,8 @@ endif
 BIN := .venv/bin
 # Two workers: more make it faster on two cores, and disturb the tests that wait for real processes.
 WORKERS ?= 2
+# A test that takes longer than this many seconds hangs: it fails, with the stack of every thread.
+HANG_S ?= 300
 # What to test: `make test T=tests/daemon`.
 T ?= tests
 ARGS ?=
@@ -50,7 +52,7 @@ run: .venv/stamp-run ## start the daemon with its dashboard (installs it first)
 QUEUES := $(patsubst tests/integrations/queues/requirements/%.txt,.venv/queues/%/stamp,$(wildcard tests/integrations/queues/requirements/*.txt))
 
 test: .venv/stamp-dev $(QUEUES) ## run the whole test suite (T=tests/daemon for a part)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout $(HANG_S) $(T) $(ARGS)
 
 lint: .venv/stamp-dev ## ruff (rules and format) and mypy --strict
 	$(BIN)/ruff check .
