@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import shutil
 import signal
@@ -16,7 +14,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import pytest
 from looseends import trouble
 from looseends.lifecycle import PROCESS
 from looseends.wire import check_batch
+from wired import JsonHandler
 
 WAIT_S = 20.0
 
@@ -106,10 +104,8 @@ class Receiver:
         return 200, {"accepted": len(batch.events), "duplicates": 0, "warnings": [], "rejected": rejected, "orders": 0}
 
 
-def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+def _handler(receiver: Receiver) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def setup(self) -> None:
             receiver.connections += 1
             super().setup()
@@ -120,26 +116,8 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             except ConnectionError:  # a killed client
                 return
 
-        def _do(self) -> None:
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get("Content-Encoding") == "gzip":
-                data = gzip.decompress(data)
-            status, answer = receiver.answer(
-                self.command, self.path, json.loads(data) if data else None, {k.lower(): v for k, v in self.headers.items()}
-            )
-            body = b"" if answer is None else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _do
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-        def address_string(self) -> str:
-            return "client"
+        def reply(self, body: Any) -> None:
+            self.tell(*receiver.answer(self.command, self.path, body, {k.lower(): v for k, v in self.headers.items()}))
 
     return Handler
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -37,20 +36,6 @@ path = "{database}"
 grace = "{grace}"
 unreachable_after = "1h"
 """
-
-
-def unix_connection(path: str, timeout_s: float = ANSWER_S) -> HTTPConnection:
-    """HTTP over a unix socket, connected. Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout_s)
-    try:
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
-    connection = HTTPConnection("localhost", timeout=timeout_s)
-    connection.sock = sock
-    return connection
 
 
 def tcp_connection(port: int, timeout_s: float = ANSWER_S) -> HTTPConnection:

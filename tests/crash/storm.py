@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from crash import books
-from crash.daemons import Daemon, tcp_connection, unix_connection
+from crash.daemons import Daemon, tcp_connection
 from crash.load import Plan, Writer
+from wired import unix_connection
 
 WRITERS = 6
 INSTANT_S = (0.05, 0.4)

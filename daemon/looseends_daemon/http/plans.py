@@ -25,6 +25,7 @@ from looseends_daemon.http.answers import ITEMS_MAX, json_response, limit_of, ne
 from looseends_daemon.http.bodies import Fields, Wrong, count, document, list_of, moment, number, text_of
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
+from looseends_daemon.http.guard import secured
 
 CHOOSING = ("q", "from", "to", "tasks", "incident", "edit")
 RUNNING = ("plan", "digest", "confirm", "canary", "per_second", "in_flight", "stop_after_failures", "note")
@@ -242,7 +243,7 @@ def _missing(what: str, wanted: str, way: str) -> ProblemError:
 
 async def _streaming(request: web.Request, content_type: str, name: str) -> web.StreamResponse:
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    response = web.StreamResponse(headers={**headers, "Content-Type": f"{content_type}; charset=utf-8"})
+    response = secured(web.StreamResponse(headers={**headers, "Content-Type": f"{content_type}; charset=utf-8"}), page=False)
     await response.prepare(request)
     return response
 

@@ -115,7 +115,8 @@ def test_a_daemon_that_was_killed_shows_how_long_it_was_away(living: Living) -> 
     assert window["cause"] == "down" and "the daemon was not running" in window["reason"]
 
 
-async def test_a_lock_that_is_free_while_its_process_speaks_is_not_believed(house: Any, tmp_path: Path) -> None:
+async def _lock_is_free(house: Any, tmp_path: Path) -> tuple[str, Path, Presence, Adopter]:
+    """An instance with one running task that spoke once; nobody holds its journal's lock. Its id, folder, presence, adopter."""
     who = "01234567-89ab-8def-8123-456789abcdef"
     folder = tmp_path / "spool" / who
     folder.mkdir(parents=True, mode=0o700)
@@ -129,6 +130,11 @@ async def test_a_lock_that_is_free_while_its_process_speaks_is_not_believed(hous
     vigil = Vigil(grace_s=1, boot_ns=house.clocks.boot_ns)
     adopter = Adopter(house.database, [str(tmp_path / "spool")], Policy(), vigil=vigil, presence=presence)
     presence.spoke(1, who, house.clocks.wall)
+    return who, folder, presence, adopter
+
+
+async def test_a_lock_that_is_free_while_its_process_speaks_is_not_believed(house: Any, tmp_path: Path) -> None:
+    who, folder, presence, adopter = await _lock_is_free(house, tmp_path)
     for _ in range(5):
         house.clocks.pass_by(1)
         await adopter.run_once(house.clocks.wall)
@@ -152,18 +158,7 @@ async def test_a_lock_that_is_free_while_its_process_speaks_is_not_believed(hous
 async def test_a_lock_that_is_free_because_its_process_died_is_believed_though_a_child_kept_the_connection(
     house: Any, tmp_path: Path
 ) -> None:
-    who = "01234567-89ab-8def-8123-456789abcdef"
-    folder = tmp_path / "spool" / who
-    folder.mkdir(parents=True, mode=0o700)
-    (tmp_path / "spool").chmod(0o700)
-    (folder / "lock").touch(0o600)
-    (folder / "instance.json").write_text(f'{{"id": "{who}", "service": "shop"}}')
-    os.utime(folder, (1, 1))
-    await house.tell({**STARTED, "task": "00000000-0000-8000-8000-000000000001"}, instance=who)
-    presence = Presence()
-    vigil = Vigil(grace_s=1, boot_ns=house.clocks.boot_ns)
-    adopter = Adopter(house.database, [str(tmp_path / "spool")], Policy(), vigil=vigil, presence=presence)
-    presence.spoke(1, who, house.clocks.wall)
+    who, _, _, adopter = await _lock_is_free(house, tmp_path)
     for _ in range(20):
         house.clocks.pass_by(1)
         await adopter.run_once(house.clocks.wall)

@@ -11,10 +11,9 @@ import socketserver
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 
-from faulty import connection_to
+from wired import JsonHandler, unix_connection
 
 
 class Exchange(NamedTuple):
@@ -62,9 +61,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
 
-def _handler(between: Between) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+def _handler(between: Between) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         upstream: HTTPConnection | None = None
 
         def handle(self) -> None:
@@ -78,12 +76,11 @@ def _handler(between: Between) -> type[BaseHTTPRequestHandler]:
             if self.upstream is not None:
                 self.upstream.close()
 
-        def _do(self) -> None:
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked = between.ask(self.command, self.path, json.loads(data) if data else None)
-            self.upstream = self.upstream or connection_to(between.daemon)
-            body = None if asked is None else json.dumps(asked).encode()
-            self.upstream.request(self.command, self.path, body, {"Content-Type": "application/json"})
+        def reply(self, body: Any) -> None:
+            asked = between.ask(self.command, self.path, body)
+            self.upstream = self.upstream or unix_connection(between.daemon)
+            sent = None if asked is None else json.dumps(asked).encode()
+            self.upstream.request(self.command, self.path, sent, {"Content-Type": "application/json"})
             answer = self.upstream.getresponse()
             told = answer.read()
             exchange = Exchange(self.command, self.path, asked, answer.status, json.loads(told) if told else None)
@@ -91,18 +88,6 @@ def _handler(between: Between) -> type[BaseHTTPRequestHandler]:
             if between.cut(exchange):
                 self.close_connection = True
                 return
-            told = b"" if exchange.answered is None else json.dumps(between.tell(exchange)).encode()
-            self.send_response(exchange.status)
-            self.send_header("Content-Length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _do
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-        def address_string(self) -> str:
-            return "client"
+            self.tell(exchange.status, None if exchange.answered is None else between.tell(exchange))
 
     return Handler

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import sys
 import uuid
 from http.client import HTTPConnection
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from wired import unix_connection
 
 HERE = Path(__file__).parent
 COMMAND = Path(sys.executable).with_name("looseends")
@@ -25,20 +25,6 @@ grace = "200ms"
 unreachable_after = "10m"
 spools = ["{folder}/spool"]
 """
-
-
-def connection_to(path: str, timeout_s: float = 20.0) -> HTTPConnection:
-    """HTTP over a unix socket, connected. Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout_s)
-    try:
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
-    connection = HTTPConnection("localhost", timeout=timeout_s)
-    connection.sock = sock
-    return connection
 
 
 class Faulty:
@@ -97,7 +83,7 @@ class Faulty:
         self, method: str, path: str, body: Any = None, *, by: HTTPConnection | None = None, operator: bool = False
     ) -> tuple[int, Any]:
         """(status, decoded answer) of one request; over a connection of its own unless `by` is one."""
-        connection = by or connection_to(self.socket)
+        connection = by or unix_connection(self.socket)
         headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
         if operator:
             headers["Authorization"] = f"Bearer {Path(f'{self.database}.token').read_text().strip()}"

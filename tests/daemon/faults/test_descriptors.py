@@ -9,9 +9,10 @@ import socket
 import time
 from http.client import HTTPConnection
 
-from faulty import Faulty, connection_to, started
+from faulty import Faulty, started
 
 import harness
+from wired import unix_connection
 
 LIMIT, CROWD = 64, 80
 
@@ -48,7 +49,7 @@ def post(faulty: Faulty, number: int, by: HTTPConnection | None = None) -> bool:
 def test_without_descriptors_who_is_connected_goes_on_and_who_comes_is_told_or_waits(faulty: Faulty) -> None:
     faulty.start(descriptors=LIMIT)
     pid = faulty.process.pid
-    kept = connection_to(faulty.socket)
+    kept = unix_connection(faulty.socket)
     answered = [number for number in range(5) if post(faulty, number, kept)]
 
     crowd = [come(faulty) for _ in range(CROWD)]

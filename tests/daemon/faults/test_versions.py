@@ -12,7 +12,6 @@ import socketserver
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from faulty import Faulty, Service
 
 import harness
 from harness import ROOT
+from wired import JsonHandler
 
 WIRE = ROOT / "tests/fixtures/wire"
 CLIENTS, DAEMONS = sorted(WIRE.glob("client-*.json")), sorted(WIRE.glob("daemon-*.json"))
@@ -153,26 +153,10 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
 
-def _handler(recorded: Recorded) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _do(self) -> None:
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, answer = recorded.answer(self.command, self.path, json.loads(data) if data else None)
-            told = b"" if answer is None else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _do
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-        def address_string(self) -> str:
-            return "client"
+def _handler(recorded: Recorded) -> type[JsonHandler]:
+    class Handler(JsonHandler):
+        def reply(self, body: Any) -> None:
+            self.tell(*recorded.answer(self.command, self.path, body))
 
     return Handler
 

@@ -15,6 +15,8 @@ from fuzz_line import Case, Reply
 MEMBERS = {"type": str, "title": str, "status": int, "detail": str}
 INSIDE = ("Traceback (most recent call last)", 'File "/', "sqlite3.", "site-packages")
 """Words of the inside. Nothing that the fuzzer sends holds them, so an error answer that does tells of the daemon."""
+OTHER_KINDS = {"report.csv": "text/csv", "stream": "text/event-stream"}
+"""Doors of the API that answer with something else than JSON, by the last part of their path."""
 WAITING = 503
 """The only answer above 499 that says what to do: come back later."""
 
@@ -97,7 +99,7 @@ def _answer(case: Case, reply: Reply) -> Iterator[str]:
             yield unread
     elif reply.kind == "text/html":
         yield from _page(case, reply)
-    elif _path(case).startswith("/api/"):
+    elif _path(case).startswith("/api/") and reply.kind != OTHER_KINDS.get(_path(case).rpartition("/")[2]):
         yield f"an answer as {reply.kind or 'nothing'}"
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from typing import Self
 
+STREAM_BYTES = 4_096
 ANSWER_S_MAX = 15.0
 SHOWN_BYTES_MAX = 600
 
@@ -116,8 +117,11 @@ def _exchange(sock: socket.socket, case: Case) -> tuple[Reply, bool]:
         sock.sendall(case.raw())
     with HTTPResponse(sock, method=case.method) as response:
         response.begin()
-        body = response.read()
         headers = {name.lower(): value for name, value in response.getheaders()}
+        if headers.get("content-type", "").startswith("text/event-stream"):
+            # It has no end: what comes first is the answer, and the connection is given up.
+            return Reply(response.status, headers, response.read1(STREAM_BYTES)), False
+        body = response.read()
         if headers.get("content-encoding") == "gzip" and body:
             body = gzip.decompress(body)
         return Reply(response.status, headers, body), not response.will_close
