@@ -17,15 +17,12 @@ from .context import CURRENT, Task
 from .lifecycle import PROCESS
 from .spec import Spec, name_of
 from .task import flush, key_text, named_args, runtime_spec
-from .wrappers import async_wrapper
+from .wrappers import is_wrapper
 
 if TYPE_CHECKING:
     import asyncio
 
 R = TypeVar("R")
-
-
-_WRAPPER_CODE: Any = next(made for made in async_wrapper.__code__.co_consts if hasattr(made, "co_code"))
 
 
 def spawn(
@@ -65,7 +62,7 @@ def _schedule(coroutine: Any, name: str | None, key: object, options: dict[str, 
         frame = coroutine.cr_frame if coroutine.cr_await is None else None
         values = dict(frame.f_locals) if frame is not None else {}
         spec = values.get("spec")
-        if coroutine.cr_code is _WRAPPER_CODE and isinstance(spec, Spec):
+        if is_wrapper(coroutine.cr_code) and isinstance(spec, Spec):
             text, problem = spec.shape.encode(values["args"], values["kwargs"])
             handed = record.begin(spec.via("spawn"), text, problem, scheduled=True, extra=extra)
             handed.awaits = spec

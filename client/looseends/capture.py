@@ -59,9 +59,18 @@ class Shape:
 
     def plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
         """The same where every value is plain and none is hidden, so that it can be replayed; else None."""
-        if not kwargs and len(args) <= self._clean and (found := CODEC.scalars(args)) is not None:
+        given = self._in_order(args, kwargs) if kwargs else args
+        if given is not None and len(given) <= self._clean and (found := CODEC.scalars(given)) is not None:
             return found
         return self._plain.encode(self.named(args, kwargs))
+
+    def _in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        """The values as they would be given by position; None where some are given that have none, or one before them is not."""
+        count = len(args) + len(kwargs)
+        try:
+            return (*args, *[kwargs[name] for name in self.params[len(args) : count]]) if count <= self._clean else None
+        except KeyError:
+            return None
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """A call's values under their parameter names; `*args` and `**kwargs` under theirs."""

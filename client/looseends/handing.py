@@ -63,6 +63,8 @@ def hand_over(order: dict[str, Any]) -> bool:
     way = way_of(spec) if spec is not None and isinstance(queue, str) else None
     if spec is None or way is None:
         return False
+    from .integrations import handover
+
     signature, asked_for = handed_signature(spec, way), order.get("signature")
     if asked_for is not None and asked_for != signature:
         raise TypeError(f"its signature changed: {asked_for} was asked for, {signature} is registered")
@@ -72,7 +74,7 @@ def hand_over(order: dict[str, Any]) -> bool:
 
     def send() -> None:
         try:
-            way.send(order["id"], queue, values)
+            handover.send(way, order, queue, values)
         except BaseException as error:  # noqa: BLE001 - it is told where it is waited for
             failed.append(error)
 

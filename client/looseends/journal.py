@@ -218,7 +218,7 @@ class Journal:
                 return made
         return None
 
-    def _place(self, segment: Segment | None, index: int) -> tuple[Segment, int] | None:
+    def place(self, segment: Segment | None, index: int) -> tuple[Segment, int] | None:
         """Where a record goes whose reservation (`index` in `segment`) met a limit; None: there is no room left."""
         while segment is not None or (segment := self._rotate(None)) is not None:
             if index < 0:
@@ -235,7 +235,7 @@ class Journal:
 
     def reserve(self) -> tuple[Segment, int] | None:
         """A slot nobody else has: (segment, index), or None where there is no room left."""
-        return self._place(self.current, -1)
+        return self.place(self.current, -1)
 
     def drop(self, count: int = 1) -> None:
         """Count records that were not kept, where it outlives us: in the head of the newest segment."""
@@ -308,7 +308,7 @@ class Journal:
             return None
         segment = self.current
         if segment is None or (index := segment.next()) >= segment.count:
-            place = self._place(segment, -1 if segment is None else index)
+            place = self.place(segment, -1 if segment is None else index)
             if place is None:
                 self.drop()
                 return None
@@ -340,7 +340,7 @@ class Journal:
             return self.begin(stamp.number, args, b"", 0, started, parent or slots.NO_ID)
         segment = self.current
         if segment is None or (index := segment.next()) >= segment.count:
-            place = self._place(segment, -1 if segment is None else index)
+            place = self.place(segment, -1 if segment is None else index)
             if place is None:
                 self.drop()
                 return None

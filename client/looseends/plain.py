@@ -92,12 +92,12 @@ def scalars(args: tuple[Any, ...]) -> bytes | None:
             return None
     text = f"[{','.join(parts)}]"
     data = text.encode()
-    if "\\ud" in text or (look or ":" in text or "=" in text) and _hide_something(args, data, text):  # half a surrogate, perhaps
+    if "\\ud" in text or (look or ":" in text or "=" in text) and hide_something(args, data, text):  # half a surrogate, perhaps
         return None
     return data
 
 
-def _hide_something(args: tuple[Any, ...], data: bytes, text: str) -> bool:
+def hide_something(args: tuple[Any, ...], data: bytes, text: str) -> bool:
     """Whether one of these values holds what `scrub` hides; `data` is all of them as JSON, `text` the same."""
     return not cannot_hide(data, text) and any(type(value) is str and scrub(value) != value for value in args)
 
@@ -156,7 +156,7 @@ def checked_scalars(args: tuple[Any, ...]) -> bytes | None:
     except ValueError:  # half a surrogate
         return None
     text = data.decode()
-    return None if (look or ":" in text or "=" in text) and _hide_something(args, data, text) else data
+    return None if (look or ":" in text or "=" in text) and hide_something(args, data, text) else data
 
 
 CODEC: Final = _Codec()

@@ -129,7 +129,7 @@ def enter(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
     if parent is not None and parent.awaits is spec:
         start(parent)
         return parent
-    journal = PROCESS.journal
+    journal, data = PROCESS.journal, None
     try:
         data = spec.shape.plain(args, kwargs)
         if data is None or journal is None or spec.journal is not journal or not journal.alive[0]:
@@ -148,8 +148,35 @@ def enter(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
     except Exception as error:  # noqa: BLE001 - as in begin
         _dropped("a task could not be recorded", error)
         task = Task(spec.name, None, 0)
+    if spec.wrapper is not None and data is not None and data[:1] == b"[":
+        _fit(spec, args)
     task.token = _make_current(task)
     return task
+
+
+def enter_block(spec: Spec, data: bytes) -> Task | None:
+    """`begin` as nearly every `track` needs it; None where more is to be said than these arguments, or this is the first."""
+    journal = PROCESS.journal
+    if journal is None or spec.journal is not journal or not journal.alive[0] or _observers:
+        return None
+    if REQUEST.get() is not None or TRACE in _modules:
+        return None
+    parent = _current()
+    segment, at = journal.begin_plain(spec.stamp, data, _now(), None if parent is None else parent.raw_id) or (None, 0)
+    if PROCESS.idle:
+        PROCESS.wake()
+    return Task(spec.name, segment, at)
+
+
+def _fit(spec: Spec, args: tuple[Any, ...]) -> None:
+    """A first plain call of a function: from the next one on it has code of its own."""
+    wrapper, spec.wrapper = spec.wrapper, None
+    try:
+        from .tailored import fit
+
+        fit(wrapper, spec, args)
+    except Exception as error:  # noqa: BLE001 - as in begin
+        trouble.note("a function goes on in the general way", error)
 
 
 def _enter(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:

@@ -117,7 +117,7 @@ class Segment:
     `count` is where reserving stops to think: at first the mark, where a spare is asked for, then the end.
     """
 
-    __slots__ = ("count", "head", "map", "next", "path", "retired_at", "seal", "side", "size")
+    __slots__ = ("count", "head", "map", "next", "path", "retired_at", "seal", "side", "size", "words")
 
     def __init__(self, path: str, size: int, base: int, anchor: int, dropped: int = 0) -> None:
         """Make the file. Raises OSError: no room, no permission."""
@@ -128,6 +128,7 @@ class Segment:
         self.head = slots.make_header(count, time.time_ns() // 1_000_000, nonce, base)
         self.seal = self.head.seal
         self.map = _make(path, size, slots.pack_header(self.head, anchor, dropped))
+        self.words = memoryview(self.map).cast("Q")  # one of them is set in a third of the time that a slice of bytes takes
         self.side = Side(path[: -len("seg")] + "side")
         self.next = itertools.count().__next__
 
@@ -159,6 +160,7 @@ class Segment:
         old = self.map
         before = bytes(old)
         self.map = new = _make(self.path, self.size, before)
+        self.words = memoryview(new).cast("Q")
         finish_side = self.side.restore()
 
         def finish() -> None:
@@ -179,6 +181,7 @@ class Segment:
     def close(self) -> None:
         """Let go of mapping and descriptor; late writers get a ValueError, which they count."""
         self.side.close()
+        self.words.release()
         try:
             self.map.close()
         except BufferError:  # the sender's thread reads a column of it at this moment: it goes with the last who holds it

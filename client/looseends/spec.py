@@ -47,6 +47,7 @@ class Spec:
         "source",
         "stamp",
         "vias",
+        "wrapper",
     )
 
     def __init__(
@@ -88,6 +89,7 @@ class Spec:
         self.journal: Journal | None = None  # in whose names table this spec has this number
         self.number = 0
         self.stamp = Stamp(0)
+        self.wrapper: Any = None  # the audited function, until it has code of its own (tailored.py)
 
     def enroll(self, journal: Journal) -> None:
         """Write this spec into the journal's names table. Raises OSError."""

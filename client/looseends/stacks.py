@@ -157,8 +157,9 @@ _HELD_IN = ("_all_tasks", "_scheduled_tasks", "_eager_tasks")
 
 
 def _of_loop(asyncio: Any) -> Iterable[Any]:
-    loop = PROCESS.loop
-    return asyncio.all_tasks(loop) if loop is not None and not loop.is_closed() else ()
+    hook = sys.modules.get(f"{__package__}.integrations.asyncio") if sys.version_info >= (3, 14) else None
+    loops = {PROCESS.loop, *(hook.loops() if hook is not None else ())} - {None}
+    return [task for loop in loops if not loop.is_closed() for task in asyncio.all_tasks(loop)]
 
 
 def _copied(held: Iterable[Any] | None) -> list[Any]:

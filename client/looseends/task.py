@@ -17,6 +17,7 @@ from .capture import encode_named
 from .context import CURRENT, Task
 from .errors import UsageError
 from .lifecycle import PROCESS
+from .plain import plain_for
 from .slots import clean
 from .spec import CO_ASYNC_GENERATOR, CO_GENERATOR, REGISTRY, Spec, code_flags, name_of
 from .wrappers import remember_loop as remember_loop
@@ -118,6 +119,10 @@ def _offer(spec: Spec) -> None:
 
 
 _specs: dict[Any, Spec] = {}
+_bare: dict[str, Spec] = {}
+"""Those of `track` with a name and nothing else."""
+_PLAIN = plain_for(())
+_NONE: tuple[str, ...] = ()  # the empty tuple is one object: a default that was left alone is known without asking what was given
 
 
 def runtime_spec(name: object, source: str, options: dict[str, Any]) -> Spec:
@@ -149,18 +154,36 @@ class track:
         redact: Iterable[str] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        options = {"deadline": deadline, "progress_within": progress_within, "redact": redact, "tags": tags}
-        self._spec = runtime_spec(name, "track", options)
+        bare = deadline is None and progress_within is None and tags is None and redact is _NONE and type(name) is str
+        spec = _bare.get(name) if bare else None
+        if spec is None:
+            options = {"deadline": deadline, "progress_within": progress_within, "redact": redact, "tags": tags}
+            spec = runtime_spec(name, "track", options)
+            if bare and len(_bare) < SPECS_MAX:
+                _bare[name] = spec
+        self._spec = spec
         self._args, self._key, self._redact = args, key, redact
         self._task: Task | None = None
 
     def __enter__(self) -> Task:
-        text, problem = named_args(self._args, self._redact)
-        task = record.begin(self._spec, text, problem, extra=None if self._key is None else {"key": key_text(self._key)})
+        task = self._quickly() if self._key is None and self._redact is _NONE else None
+        if task is None:
+            text, problem = named_args(self._args, self._redact)
+            task = record.begin(self._spec, text, problem, extra=None if self._key is None else {"key": key_text(self._key)})
         task.token = CURRENT.set(task)
         self._task = task
         PROCESS.blocks[task] = sys._getframe(1)  # stacks.begins_here, without a call
         return task
+
+    def _quickly(self) -> Task | None:
+        """The task of a block with plain arguments and nothing else to say; None: it takes the long way. Never raises."""
+        args = self._args
+        try:
+            data = b"{}" if not args else _PLAIN.encode(args) if type(args) is dict else None
+            return record.enter_block(self._spec, data) if data is not None else None
+        except Exception as error:  # noqa: BLE001 - as everywhere on this path
+            trouble.note("a block took the long way", error)
+            return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._task is not None:

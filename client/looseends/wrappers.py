@@ -12,20 +12,34 @@ Rules:
 from __future__ import annotations
 
 import functools
+import json.encoder
 import sys
+import time
+import zlib
 from collections.abc import AsyncGenerator, Callable, Generator
+from types import CodeType
 from typing import Any
 
-from . import record
+from . import context, plain, record, slots, trouble
 from .lifecycle import PROCESS
 from .spec import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, Spec, code_flags
+
+_OURS = __file__.rsplit("/", 1)[0] + "/"
+enter, leave = record.enter, record.leave
+
+# What the code of tailored.py, which runs as a wrapper's, works with beside these: it looks names up here.
+CODEC, PACKERS, INLINE_BYTES_MAX, NO_ID = plain.CODEC, slots.PACKERS, slots.INLINE_BYTES_MAX, slots.NO_ID
+TRACE, Task, end, note, observers = record.TRACE, context.Task, record.end, trouble.note, record._observers
+hides, quote, crc32 = plain.hide_something, json.encoder.encode_basestring_ascii, zlib.crc32
+current, make_current, reset = context.CURRENT.get, context.CURRENT.set, context.CURRENT.reset
+modules, new, now = sys.modules, object.__new__, time.monotonic_ns
 
 
 def wrap(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     """The audited form of a function, of the same kind."""
     flags = code_flags(function)
     if flags & CO_COROUTINE:
-        return async_wrapper(function, spec)
+        return _async_wrapper(function, spec)
     if flags & CO_ASYNC_GENERATOR:
         return _async_generator_wrapper(function, spec)
     if flags & CO_GENERATOR:
@@ -34,8 +48,6 @@ def wrap(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
 
 
 def _sync_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    enter, leave = record.enter, record.leave
-
     @functools.wraps(function)
     def looseends_task(*args: Any, **kwargs: Any) -> Any:
         task = enter(spec, args, kwargs)
@@ -47,12 +59,12 @@ def _sync_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any
         leave(task, None)
         return result
 
+    spec.wrapper = looseends_task
     return looseends_task
 
 
-def async_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    """The audited form of an `async def`. All of them share one code object, by which `spawn` knows them."""
-    enter, leave = record.enter, record.leave
+def _async_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    """The audited form of an `async def`."""
 
     @functools.wraps(function)
     async def looseends_task(*args: Any, **kwargs: Any) -> Any:
@@ -68,7 +80,13 @@ def async_wrapper(function: Callable[..., Any], spec: Spec) -> Callable[..., Any
         leave(task, None)
         return result
 
+    spec.wrapper = looseends_task
     return looseends_task
+
+
+def is_wrapper(code: CodeType) -> bool:
+    """Whether a coroutine with this code is a call of an audited `async def`: it has `spec`, `args` and `kwargs` as locals."""
+    return code.co_name == "looseends_task" and code.co_filename.startswith(_OURS)
 
 
 def _generator_wrapper(function: Callable[..., Generator[Any, Any, Any]], spec: Spec) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -108,14 +109,30 @@ def test_no_start_is_lost_by_25_kills_of_three_threads(child: Any, spool: str, t
     assert checked > 100, "there must have been something to lose"
 
 
-def test_a_planted_journal_without_write_through_fails_the_same_check(child: Any, spool: str, tmp_path: Path) -> None:
+QUEUED = """
+from looseends.lifecycle import PROCESS
+import collections
+queue = collections.deque()
+PROCESS.open().begin = PROCESS.open().begin_plain = lambda *a: queue.append(a)
+record._fit = lambda *a: None
+"""
+LATE = """
+assert tailored._TEXT.count("map[at] = 1") == 1
+tailored._TEXT = tailored._TEXT.replace("map[at] = 1", "pass").replace("result = {await_}function({names})",
+    "result = {await_}function({names}); segment.map[at] = 1")
+"""
+
+
+@pytest.mark.parametrize("fault", [QUEUED, LATE], ids=["a queue in memory", "a commit after the body"])
+def test_a_planted_journal_without_write_through_fails_the_same_check(child: Any, spool: str, tmp_path: Path, fault: str) -> None:
     acknowledged = tmp_path / "counters"
     acknowledged.write_bytes(bytes(4096))
-    planted = KILLED.replace(
-        'print("up", flush=True)',
-        "from looseends.lifecycle import PROCESS\nimport collections\nqueue = collections.deque()\n"
-        "PROCESS.open().begin = lambda *a: queue.append(a)\nprint('up', flush=True)",
-    )
+    planted = "from looseends import record, tailored\n" + fault + KILLED
+    if fault is LATE:  # so that the kill comes while bodies run, and all of them are short records
+        planted = planted.replace('"y" * (number % 300)', '"y"').replace(
+            'pack("<Q", number)', 'pack("<Q", number); time.sleep(0.05)'
+        )
+        planted = "import time\n" + planted
     process = child(planted, str(acknowledged))
     assert process.stdout.readline() == "up\n"
     time.sleep(0.1)
@@ -278,14 +295,16 @@ def test_signal_handlers_and_finalisers_may_run_tasks_while_tasks_are_recorded(r
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0003)
     try:
-        for number in range(1, 3001):
+        for number in itertools.count(1):
             Finalised()
             tick(number)
+            if number >= 3_000 and handled > 5:
+                break
     finally:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert trouble.COUNTS.keys() <= {"no answer"} and handled > 5
+    assert trouble.COUNTS.keys() <= {"no answer"}
     assert PROCESS.journal is not None and PROCESS.journal.dropped == 0
     started = [event for event in recorded() if event["type"] == "started"]
     assert len(started) == 6001 + handled and len({event["seq"] for event in started}) == len(started)

@@ -8,7 +8,6 @@ import math
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,10 +135,32 @@ def test_what_is_deep_long_or_goes_in_a_circle_is_for_the_long_way_at_once() -> 
     deep: Any = 1
     for _ in range(plain.DEPTH_MAX + 1):
         deep = [deep]
-    begun = time.thread_time()
     for value in (circle, {"deep": deep}, {"long": [0] * 5_000_000}, {"wide": ["x" * 1_000] * 999}):
-        assert plain_for(()).encode(value) is None
-    assert time.thread_time() - begun < 2.0, "5 million numbers were walked"
+        assert lines_of(lambda value=value: plain_for(()).encode(value)) < LINES_MAX, "all of it was walked"  # type: ignore[misc]
+    assert lines_of(lambda: sum(1 for _ in range(200_000))) > LINES_MAX, "planted: a walk through so many is seen"
+
+
+LINES_MAX = 100 * plain.VALUES_MAX
+"""What looking at as many texts as may be looked at takes, and not a fiftieth of what 5 million numbers would."""
+
+
+def lines_of(work: Callable[[], Any]) -> int:
+    """How many lines of Python `work` runs, which must give None or a number."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = work()
+    finally:
+        sys.settrace(before)
+    assert found is None or type(found) is int
+    return count
 
 
 def test_an_argument_that_another_thread_changes_is_written_as_it_was_looked_at() -> None:

@@ -92,7 +92,13 @@ def test_coroutines_are_followed_through_what_they_await(loops: str) -> None:
     made = pytest.importorskip("uvloop").new_event_loop if loops == "uvloop" else asyncio.new_event_loop
     tasks: dict[str, Task] = {}
 
+    parked: list[str] = []
+    all_parked = asyncio.Event()
+
     async def deepest() -> None:
+        parked.append("deepest")
+        if len(parked) == 3:
+            all_parked.set()
         await asyncio.get_running_loop().create_future()
 
     @looseends.task
@@ -116,7 +122,9 @@ def test_coroutines_are_followed_through_what_they_await(loops: str) -> None:
 
     async def main() -> dict[str, list[str]]:
         held = [asyncio.create_task(one()) for one in (gathers, awaits_a_task, iterates)]
-        await asyncio.sleep(0.05)
+        await all_parked.wait()
+        for _ in range(5):  # turns of the loop: the `sleep(0)` beside it takes one more than it took to get here
+            await asyncio.sleep(0)
         found = {name: await asyncio.to_thread(look_at, task) for name, task in tasks.items()}
         for task in held:
             task.cancel()
@@ -357,7 +365,9 @@ def test_a_look_has_bounds_in_number_and_what_waits_too(looking: Looking) -> Non
 
 def test_its_own_cost_decides_when_it_looks_again(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(self: stacks.Look) -> None:
-        time.sleep(0.05)
+        began = time.thread_time()
+        while time.thread_time() - began < 0.05:  # its cost is CPU time
+            continue
         raise_or_make(self)
 
     raise_or_make: Callable[[stacks.Look], None] = stacks.Look.__init__
@@ -388,25 +398,56 @@ def test_a_look_that_fails_is_counted_and_holds_up_nothing(looking: Looking, mon
 # --- the loop -----------------------------------------------------------------------------------------------------
 
 
-def test_the_lag_of_a_loop_is_how_long_it_takes_to_come_round() -> None:
+class Clock:
+    """What `hangs` reads as the time: it stands still until it is set."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    monotonic_ns = staticmethod(time.monotonic_ns)
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(hangs, "time", found)
+    return found
+
+
+def turned(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until a running loop has come round to what was put into it before."""
+    done = threading.Event()
+    loop.call_soon_threadsafe(done.set)
+    assert done.wait(20)
+
+
+def test_the_lag_of_a_loop_is_how_long_it_takes_to_come_round(stopped_clock: Clock) -> None:
+    clock = stopped_clock
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     probe = Probe(loop)
-    quick = min(lag for _ in range(5) if (lag := probe.lag_s()) is not None)
-    blocked = threading.Event()
+    turned(loop)
+    assert probe.lag_s() == 0.0
+    blocked, release = threading.Event(), threading.Event()
 
     def block() -> None:
         blocked.set()
-        time.sleep(0.4)
+        release.wait()
 
     loop.call_soon_threadsafe(block)
     blocked.wait()
-    first = probe.lag_s()
-    time.sleep(0.2)
-    second = probe.lag_s()
-    assert quick < 0.02 and first is not None and second is not None
-    assert 0.0 < first < 0.2 < second, "it is told while it lasts, and grows"
+    seen = []
+    for later in (0.0, 0.2, 0.5):
+        clock.now = 100.0 + later
+        seen.append(probe.lag_s())
+    assert seen == pytest.approx([0.0, 0.2, 0.5]), "it is told while it lasts, and grows"
+    release.set()
+    turned(loop)
+    clock.now = 200.0
+    assert probe.lag_s() == pytest.approx(0.5), "and how long it was, once it turns again"
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     assert probe.thread == thread.ident
@@ -415,7 +456,7 @@ def test_the_lag_of_a_loop_is_how_long_it_takes_to_come_round() -> None:
     assert probe.lag_s() is None
 
 
-def test_a_process_without_a_loop_tells_no_lag_and_one_whose_loop_ended_none_any_more() -> None:
+def test_a_process_without_a_loop_tells_no_lag_and_one_whose_loop_ended_none_any_more(stopped_clock: Clock) -> None:
     lags = Lags(PROCESS)
     PROCESS.loop = None
     assert lags.lag_ms() is None
@@ -425,6 +466,6 @@ def test_a_process_without_a_loop_tells_no_lag_and_one_whose_loop_ended_none_any
         return await asyncio.to_thread(lags.lag_ms)
 
     lag = asyncio.run(main())
-    assert lag is not None and lag < 500
+    assert lag == 0.0
     assert lags.lag_ms() is None
     PROCESS.loop = None

@@ -3,7 +3,7 @@
 Rules:
 
 1. `scheduled` is written where arq writes a job down, after it looked whether it knows the job's id already. The parent's id
-   rides in the stored job beside arq's own five fields, where a worker without us does not look.
+   rides in the stored job beside arq's own five fields, where a worker without us does not look; so do the words of a replay.
 2. Starts and ends are written around the coroutine itself: arq's hooks know neither name nor arguments nor outcome.
 3. A try that raised `Retry`, or was cancelled by the worker's shutdown, is followed by another; the last one arq allows is
    a failure for good there and then. What never reaches its coroutine (unknown function, expired, unreadable, aborted, tries
@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from looseends.context import Task
-from looseends.integrations import handover, queues
+from looseends.integrations import handover, orders, queues
 from looseends.integrations.queues import Kind, quiet
 from looseends.slots import CANCELLED, FAILED
 from looseends.task import remember_loop
@@ -48,12 +48,13 @@ class Enqueuing:
 class Job:
     """One run of a job in a worker: who asks for it, and what was found in the store."""
 
-    __slots__ = ("args", "began", "created", "id", "kind", "kwargs", "outcome", "parent", "started", "tries", "worker")
+    __slots__ = ("args", "began", "created", "id", "kind", "kwargs", "outcome", "parent", "replay", "started", "tries", "worker")
 
     def __init__(self, worker: Any, job: str) -> None:
         self.worker, self.id = worker, job
         self.created = ""
         self.parent: str | None = None
+        self.replay: object = None
         self.kind: Kind | None = None
         self.args: Any = ()
         self.kwargs: Any = {}
@@ -131,16 +132,22 @@ def _writing(original: Callable[..., Any]) -> Callable[..., Any]:
         parent = quiet(queues.parent_id)()
         if said is not None:
             said.task = quiet(_schedule)(said, function, args, kwargs, job_try, created, parent)
-        carrying = serializer if parent is None else functools.partial(_carry, serializer, parent)
+        carried = {FIELD: parent, orders.FIELD: quiet(_order)(said) if said is not None else None}
+        carrying = functools.partial(_carry, serializer, carried) if any(carried.values()) else serializer
         return original(function, args, kwargs, job_try, created, serializer=carrying)
 
     return serialize_job
 
 
-def _carry(serializer: Any, parent: str, data: dict[str, Any]) -> Any:
+def _order(said: Enqueuing) -> str | None:
+    return orders.words(said.task.raw_id) if said.task is not None else None
+
+
+def _carry(serializer: Any, carried: dict[str, str | None], data: dict[str, Any]) -> Any:
     from arq import jobs
 
-    return (serializer or jobs.pickle.dumps)({**data, FIELD: parent})  # arq's own default
+    known = {name: value for name, value in carried.items() if value is not None}
+    return (serializer or jobs.pickle.dumps)({**data, **known})  # arq's own default
 
 
 def _schedule(said: Enqueuing, function: str, args: Any, kwargs: Any, job_try: Any, created: Any, parent: str | None) -> Task:
@@ -235,9 +242,11 @@ def _start(kind: Kind, ctx: Any, args: Any, kwargs: Any, limit_s: float) -> Any:
         return None  # called by hand, past the worker
     job.began, job.started = time.monotonic(), True
     job.tries = ctx["job_try"]
-    return queues.start(
+    running = queues.start(
         kind, args, kwargs, task=job.task, queue=job.worker.queue_name, attempt=job.tries, parent=job.parent, limit_s=limit_s
     )
+    orders.tell(running, job.replay)
+    return running
 
 
 def _failed(task: Any, error: BaseException, retries: bool, tries_max: int, limit_s: float) -> None:
@@ -295,6 +304,7 @@ def _found(job: Job, result: Any, stored: Any) -> None:
     job.kind = _known.get(name) or queues.kind_of("arq", name)
     parent = stored.get(FIELD) if isinstance(stored, dict) else None
     job.parent = parent if isinstance(parent, str) else None
+    job.replay = stored.get(orders.FIELD) if isinstance(stored, dict) else None
 
 
 def _telling(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ Rules:
 1. `create_task` of the loop's class is wrapped, not the loop's task factory: loops that run already, loops made later and
    uvloop are covered alike, and a factory of the service's own is called as ever, with every keyword it was given.
 2. Nothing of ours stands around a coroutine: names, stacks, tracebacks and what `get_coro()` gives are the service's. A call put
-   into the loop right before the task's first step notes the start, a done callback the end.
+   into the loop right before the task's first step notes the start, a done callback the end. An eager task's start comes first.
 3. `scheduled` is on disk before the task exists. A task is held until it ends, by its loop, so that both can be collected
    together; what is collected unfinished says so.
 4. A failure is told together with whether anybody retrieved it (handled.py). `declared` is False: somebody found this work.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import sys
 import time
 import weakref
@@ -115,6 +116,8 @@ def _creating(original: Callable[..., Any]) -> Callable[..., Any]:
                 _passing.discard(id(coro))
         token = CURRENT.set(work.task)
         try:
+            if _begins_at_once(self, kwargs):
+                work.begun()
             future = original(self, coro, *args, **kwargs)
         except BaseException as error:
             work.refused(error)
@@ -125,6 +128,18 @@ def _creating(original: Callable[..., Any]) -> Callable[..., Any]:
         return _without_us(future)
 
     return create_task
+
+
+_EAGER = getattr(getattr(asyncio, "eager_task_factory", None), "__code__", None)
+"""What every factory of `create_eager_task_factory` runs (Python 3.12 on)."""
+
+
+def _begins_at_once(loop: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether the task's first step is taken before `create_task` gives it back: its start is to be on disk by then."""
+    eager = kwargs.get("eager_start")
+    if eager is None and _EAGER is not None:
+        eager = getattr(loop.get_task_factory(), "__code__", None) is _EAGER
+    return bool(eager) and loop.is_running()
 
 
 _passing: set[int] = set()
@@ -178,6 +193,11 @@ def _held(loop: Any) -> dict[Any, Work]:
     return found
 
 
+def loops() -> list[Any]:
+    """Every loop that holds captured tasks, or did."""
+    return _copied(_loops)
+
+
 def frames() -> list[tuple[Task, FrameType]]:
     """Every captured task that has not ended, with the frame of its coroutine: where it hangs. From any thread."""
     found = []
@@ -222,6 +242,8 @@ class Work:
         """asyncio has made its task. Never raises."""
         try:
             self.future = future
+            if future.done():  # an eager task that never had to wait: its coroutine is gone, and its id free for another
+                unawaited.forget(self.number, self.task)
             future.add_done_callback(self.ended)
             _held(loop)[future] = self
         except Exception as error:  # noqa: BLE001 - rule 6
@@ -229,14 +251,14 @@ class Work:
 
     def refused(self, error: BaseException) -> None:
         """asyncio made no task, and told the caller why."""
-        unawaited.MINE.pop(self.number, None)
+        unawaited.forget(self.number, self.task)
         record.end(self.task, error)
 
     def ended(self, future: Any) -> None:
         """The task is done: the first of its done callbacks. Never raises."""
         try:
             _held(future.get_loop()).pop(future, None)
-            unawaited.MINE.pop(self.number, None)
+            unawaited.forget(self.number, self.task)
             self.future = None
             if self.task.state in _OPEN:
                 self._end(future)
@@ -260,7 +282,7 @@ class Work:
     def left(self) -> None:
         """Its loop is closed, and it has not ended."""
         if self.task.state == "running":  # else the coroutine itself is about to say that it was never awaited
-            unawaited.MINE.pop(self.number, None)
+            unawaited.forget(self.number, self.task)
         if self.task.state in _OPEN:
             record.drop(self.task, "loop_shutdown")
 
@@ -271,7 +293,7 @@ class Work:
             return
         try:
             if task.state == "running":  # as in `left`
-                unawaited.MINE.pop(self.number, None)
+                unawaited.forget(self.number, self.task)
             if task.segment is not None and not task.segment.map.closed:
                 record.drop(task, "collected")
         except Exception as error:  # noqa: BLE001 - a finaliser
@@ -320,7 +342,7 @@ def _cancelled(work: Work, future: Any) -> None:
 
 
 def _ran_out(work: Work, future: Any) -> bool:
-    """Whether who created this task waits for it in `wait_for`, and its time is over. From Python 3.12 on that cannot be seen."""
+    """Whether who created this task waits for it in `wait_for`, and its time is over."""
     creator = work.creator() if work.creator is not None else None
     body = creator.get_coro() if creator is not None else None
     for _ in range(CHAIN_MAX):
@@ -329,7 +351,20 @@ def _ran_out(work: Work, future: Any) -> bool:
             return False
         if frame.f_code is asyncio.wait_for.__code__:
             values = frame.f_locals
+            if values.get("fut") is not future:
+                return False
             timer = values.get("timeout_handle")
-            return values.get("fut") is future and timer is not None and timer.when() <= future.get_loop().time()
+            if timer is not None:
+                return bool(timer.when() <= future.get_loop().time())
+            return any(timeout.expired() for timeout in _timeouts(body))
         body = getattr(body, "cr_await", None)
     return False
+
+
+def _timeouts(body: Any) -> Iterator[asyncio.Timeout]:
+    """The `asyncio.timeout` blocks that a waiting coroutine is in: what `async with` has yet to leave lies on its stack. From
+    Python 3.12 on `wait_for` is made of one."""
+    for held in gc.get_referents(body):
+        found = getattr(held, "__self__", held)
+        if isinstance(found, asyncio.Timeout):
+            yield found

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from looseends.context import Task
-from looseends.integrations import queues
+from looseends.integrations import orders, queues
 from looseends.integrations.queues import Kind, Running, quiet
 from looseends.lifecycle import PROCESS
 from looseends.slots import CANCELLED, FAILED
@@ -108,6 +108,9 @@ def _before_publish(sender: Any = None, headers: Any = None, body: Any = None, r
         eta=_ns(headers.get("eta")),
         parent=parent,
     )
+    carried = orders.words(made.raw_id)
+    if carried is not None:
+        headers[orders.FIELD] = carried
     _hand_on(made)
     if sending is not None:
         sending.task = made
@@ -191,6 +194,7 @@ def _began(task_id: Any = None, task: Any = None, args: Any = None, kwargs: Any 
         parent=place.parent,
         limit_s=limit,
     )
+    orders.tell(running, getattr(request, orders.FIELD, None))
     setattr(request, ATTRIBUTE, running)
     queues.stands_in(running, "trace_task")
 

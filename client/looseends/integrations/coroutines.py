@@ -19,12 +19,12 @@ from types import CodeType, CoroutineType
 from typing import Any
 
 from looseends import trouble
-from looseends.background import _WRAPPER_CODE as WRAPPER
 from looseends.capture import encode_named
 from looseends.integrations.owncode import OWN
 from looseends.slots import clean
 from looseends.spec import REGISTRY, Spec, name_of
 from looseends.task import audited
+from looseends.wrappers import is_wrapper
 
 KINDS_MAX = 5_000
 SOURCE = "asyncio"
@@ -75,7 +75,7 @@ def read(coroutine: Any) -> Call | None:
         if type(coroutine) is not CoroutineType:
             return _foreign(coroutine)
         code = coroutine.cr_code
-        if code is WRAPPER:
+        if is_wrapper(code):
             return _of_audited(coroutine)
         if code is _TO_THREAD:
             return _of_thread(coroutine)

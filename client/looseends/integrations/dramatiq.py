@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from looseends.context import Task
-from looseends.integrations import queues
+from looseends.integrations import orders, queues
 from looseends.integrations.queues import Kind, Running, quiet
 from looseends.lifecycle import PROCESS
 from looseends.slots import CANCELLED, FAILED
@@ -146,6 +146,9 @@ def _queueing(broker: Any, message: Any, delay: Any = None) -> None:
     parent = message.options.get(OPTION) or (None if own else queues.parent_id())
     if parent is not None:
         message.options[OPTION] = parent
+    carried = orders.words(task)
+    if carried is not None:
+        message.options[orders.FIELD] = carried
     made = queues.schedule(
         _kind(broker, message),
         message.args,
@@ -177,6 +180,7 @@ def _starting(broker: Any, message: Any) -> None:
         parent=message.options.get(OPTION),
         limit_s=_limit_s(broker, message),
     )
+    orders.tell(running, message.options.get(orders.FIELD))
     WORK.set(Work(running))
     queues.stands_in(running, "process_message")
 

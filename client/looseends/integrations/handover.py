@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from looseends.integrations import orders
 from looseends.spec import REGISTRY, Spec
 from looseends.task import audited
 
@@ -33,6 +34,12 @@ class Way(NamedTuple):
     own_first: bool
     send: Callable[[str, str | None, dict[str, Any]], None]
     """(order id, queue or None, arguments by name). Raises what the library raises."""
+
+
+def send(way: Way, order: dict[str, Any], queue: str | None, values: dict[str, Any]) -> None:
+    """Send an order into its queue, with the words by which its worker knows it for a replay. Raises what the library does."""
+    orders.going(order)
+    way.send(order["id"], queue, values)
 
 
 def keep(system: str, queue: str, through: Any) -> None:

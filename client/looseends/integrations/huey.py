@@ -4,9 +4,9 @@ Rules:
 
 1. `enqueue`, `execute`'s inner step and the one place where Huey emits its signals are patched on the class: that holds for
    every Huey, on every storage, made before or after.
-2. Huey's message has no room for anything of ours. The parent is known from the producer's record, and the attempt from the
-   retries that are left and from what this process saw of the task. A `RetryTask` leaves as many as before: where the next try
-   is in another process, it is told as the same attempt again.
+2. Huey's message has no room for anything of ours: the words of a replay lie in Huey's own store while it runs. The parent is
+   known from the producer's record, and the attempt from the retries that are left and from what this process saw of the task. A
+   `RetryTask` leaves as many as before: where the next try is in another process, it is told as the same attempt again.
 3. What becomes of a run is known when Huey has done with it: a failed try that was put back is a retry, any other is for good.
 4. A task whose worker is killed is gone for good: Huey delivers nothing twice.
 """
@@ -19,22 +19,23 @@ from contextvars import ContextVar
 from typing import Any
 
 from looseends.context import Task
-from looseends.integrations import queues
+from looseends.integrations import orders, queues
 from looseends.integrations.queues import Kind, Running, quiet
 from looseends.slots import CANCELLED
-from looseends.wire import NS
+from looseends.wire import NS, is_uuid
 
 LEAST, BELOW = (2, 5), (4,)
 TRIED_MAX = 10_000
+ORDER_VERSION = 8
 
 
 class Run:
     """One execution of a task: what Huey said of it so far."""
 
-    __slots__ = ("again", "error", "retry_at", "said", "task", "work")
+    __slots__ = ("again", "error", "huey", "retry_at", "said", "task", "work")
 
-    def __init__(self, work: Any, task: Running | None) -> None:
-        self.work, self.task = work, task
+    def __init__(self, huey: Any, work: Any, task: Running | None) -> None:
+        self.huey, self.work, self.task = huey, work, task
         self.error: BaseException | None = None
         self.said: set[str] = set()
         self.again, self.retry_at = False, 0
@@ -114,6 +115,9 @@ def _schedule(huey: Any, work: Any) -> Task | None:
         return None
     eta = _eta(huey, work)
     _note_again(work, eta)
+    carried = orders.words(_id(huey, work))
+    if carried is not None:
+        huey.put(_place(work), carried)
     return queues.schedule(
         _kind(work), work.args, work.kwargs, task=_id(huey, work), queue=str(huey.name), attempt=_attempt(work), eta=eta
     )
@@ -185,7 +189,25 @@ def _start(huey: Any, work: Any) -> Run:
         attempt=_attempt(work),
         limit_s=limit if isinstance(limit, int | float) else None,
     )
-    return Run(work, running)
+    _tell(huey, work, running)
+    return Run(huey, work, running)
+
+
+@quiet
+def _tell(huey: Any, work: Any, running: Running) -> None:
+    """Order ids are UUIDs of version 8, which Huey's own are not: nobody else's task costs a look into the store."""
+    if running.raw_id[6] >> 4 == ORDER_VERSION and is_uuid(str(work.id)):
+        orders.tell(running, huey.get(_place(work), peek=True))
+
+
+def _place(work: Any) -> str:
+    return f"{orders.FIELD}:{work.id}"
+
+
+@quiet
+def _forget(run: Run) -> None:
+    if run.task is not None and run.task.is_replay:
+        run.huey.get(_place(run.work))
 
 
 def _hearing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -222,6 +244,8 @@ def _told(huey: Any, signal: str, work: Any) -> None:
 
 def _ended(run: Run) -> None:
     task, error = run.task, run.error
+    if not run.again:
+        _forget(run)
     if task is None or task._closing:
         return
     if run.again:

@@ -30,6 +30,11 @@ class Request:
         self.begun: set[str] = set()
         self.endpoint: Any = None
 
+    def routed(self, endpoint: Any) -> None:
+        """It came to this endpoint. Of several (an app mounted in an app is one) the one counts that says what it expects."""
+        if getattr(endpoint, EXPECTED_OF, None):
+            self.endpoint = endpoint
+
     def ended(self, failed: bool) -> None:
         """The response is over: what has not begun by now never will."""
         reason = "request_failed" if failed or self.status >= 400 else "response_replaced"

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from looseends.context import Task
-from looseends.integrations import handover, queues
+from looseends.integrations import handover, orders, queues
 from looseends.integrations.queues import Kind, Running, quiet
 from looseends.lifecycle import PROCESS
 from looseends.slots import CANCELLED, FAILED
@@ -131,8 +131,12 @@ def _schedule(queue: Any, job: Any, eta: int | None = None) -> Task:
     known, own = job.meta.get(META), _own(job)
     if again and own is known:
         own["n"] += 1
+    task = _id(job)
+    carried = orders.words(task)
+    if carried is not None:
+        own["replay"] = carried
     return queues.schedule(
-        _kind(job), job.args, job.kwargs, task=_id(job), queue=queue.name, attempt=_attempt(job), eta=eta, parent=own["parent"]
+        _kind(job), job.args, job.kwargs, task=task, queue=queue.name, attempt=_attempt(job), eta=eta, parent=own["parent"]
     )
 
 
@@ -245,8 +249,8 @@ def _running(job: Any) -> Running | None:
 
 @quiet
 def _start(job: Any) -> Running:
-    own = job.meta.get(META)
-    parent = own.get("parent") if isinstance(own, dict) else None
+    found = job.meta.get(META)
+    own = found if isinstance(found, dict) else {}
     limit = job.timeout if isinstance(job.timeout, int | float) else None
     running = queues.start(
         _kind(job, load=True),
@@ -255,9 +259,10 @@ def _start(job: Any) -> Running:
         task=_id(job),
         queue=job.origin or "",
         attempt=_attempt(job),
-        parent=parent,
+        parent=own.get("parent"),
         limit_s=limit,
     )
+    orders.tell(running, own.get("replay"))
     setattr(job, ATTRIBUTE, running)
     return running
 

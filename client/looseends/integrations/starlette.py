@@ -57,6 +57,7 @@ def install() -> None:
 def _hooks() -> list[queues.Hook]:
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask, BackgroundTasks
+    from starlette.requests import HTTPConnection
 
     call = _patched_call(BackgroundTask.__call__)
     return [
@@ -65,6 +66,7 @@ def _hooks() -> list[queues.Hook]:
         (BackgroundTasks, "__init__", _patched_list),
         (BackgroundTasks, "add_task", _patched_add),
         (Starlette, "__call__", _patched_app),
+        (HTTPConnection, "__init__", _patched_connection),
     ]
 
 
@@ -249,8 +251,25 @@ async def _request(app: Any, scope: Any, receive: Any, send: Any) -> None:
         failed = False
     finally:
         REQUEST.reset(token)
-        request.endpoint = scope.get("endpoint")
+        request.routed(scope.get("endpoint"))
         request.ended(failed)
+
+
+def _patched_connection(original: Callable[..., None]) -> Callable[..., None]:
+    """Middleware may hand on a copy of the scope, and then the route's endpoint stands in the copy alone. Whoever calls an
+    endpoint makes a connection of the very scope it was routed by; what middleware makes has no endpoint yet."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, scope: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, scope, *args, **kwargs)
+        try:
+            request = scope.get(SCOPE_KEY)
+            if request is not None:
+                request.routed(scope.get("endpoint"))
+        except Exception as error:  # noqa: BLE001 - never into a request
+            trouble.note("a request's endpoint could not be seen", error)
+
+    return __init__
 
 
 def _status_send(request: Request, send: Any) -> Any:

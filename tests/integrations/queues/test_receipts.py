@@ -20,8 +20,9 @@ PARENT_TELLS = ("celery", "rq")
 """Systems whose main process sees its child die, and says that this was a failure (RQ then tries again)."""
 REDELIVERS = ("arq", "dramatiq")
 MOMENT_S = 0.2
-PAUSE_S = min(2.0, COUNT / 2_500)
-"""Between two looks at all rows: they are many, and the daemon has more to do."""
+LOOK_S = 0.05
+REST = 5
+"""A look at all rows is followed by a rest of so many times its own length: they are many, and the daemon has more to do."""
 HUEY_THREADS = 4
 
 
@@ -34,11 +35,12 @@ def test_the_rows_equal_the_receipts_one_by_one(stages: Callable[..., Stage], sy
     jobs = [plain(job) for job in sent]
     assert len(set(jobs)) == COUNT
     stage.start_worker(ARQ_JOB_TIMEOUT="1")
-    wait_until(lambda: len(ended(stage)) > COUNT // 2 or restart(stage), "half of them", WAIT_S)
+    wait_until(lambda: len(ended(stage)) > COUNT // 2 or restart(stage, LOOK_S), "half of them", WAIT_S)
     stage.kill_worker()
     stage.start_worker(ARQ_JOB_TIMEOUT="1")
+    look = Look(stage, jobs)
     try:
-        wait_until(lambda: restart(stage, PAUSE_S) or not differences(stage, jobs), "rows and receipts to be equal", WAIT_S)
+        wait_until(lambda: restart(stage, LOOK_S) or look.equal(), "rows and receipts to be equal", WAIT_S)
     except AssertionError as error:
         raise AssertionError(f"{error}: {differences(stage, jobs)[:10]}") from None
     rows = all_rows(stage)
@@ -49,8 +51,9 @@ def test_the_rows_equal_the_receipts_one_by_one(stages: Callable[..., Stage], sy
     assert set(rows) == set(jobs)
     if system in REDELIVERS:
         assert shown["lost"] == 0
-    assert stage.api("/ledger")["gap"] == shown["lost"]
     assert shown["scheduled"] + shown["never_started"] <= (HUEY_THREADS * (DEATHS + 2) if system == "huey" else 0)
+    # never_started: Huey's worker was killed between the record of a retry and the broker, so nobody has that one either
+    assert stage.api("/ledger")["gap"] == shown["lost"] + shown["never_started"]
 
 
 def restart(stage: Stage, pause_s: float = 0.0) -> bool:
@@ -60,6 +63,22 @@ def restart(stage: Stage, pause_s: float = 0.0) -> bool:
     if not stage.worker.running:
         stage.start_worker(ARQ_JOB_TIMEOUT="1")
     return False
+
+
+class Look:
+    """Compares all rows with all receipts, and then rests."""
+
+    def __init__(self, stage: Stage, jobs: list[str]) -> None:
+        self.stage, self.jobs, self.rests_until = stage, jobs, 0.0
+
+    def equal(self) -> bool:
+        """Whether the last word of both is the same by now; while it rests, not yet."""
+        began = time.monotonic()
+        if began < self.rests_until:
+            return False
+        found = differences(self.stage, self.jobs)
+        self.rests_until = time.monotonic() + REST * (time.monotonic() - began)
+        return not found
 
 
 def ended(stage: Stage) -> list[dict[str, Any]]:
@@ -108,6 +127,8 @@ def agrees(system: str, receipts: list[dict[str, Any]], row: dict[str, Any] | No
         return False
     if system == "huey" and row["state"] == "scheduled" and row["attempt"] > len([r for r in receipts if r["what"] == "began"]):
         return True  # taken off the queue by a process that was killed before it began: nobody has it any more
+    if system in REDELIVERS and row["verdict"] == "lost":
+        return False  # its broker delivers it again: that is to be waited for
     if not receipts:
         return bool(row["verdict"] == "lost")  # killed between its recorded start and its own first line
     last = receipts[-1]

@@ -13,9 +13,10 @@ import looseends
 looseends.install("celery", *os.environ.get("ALSO", "").split())
 work.plant_faults()
 
-app = Celery("celery_app", broker="redis+socket://" + os.environ["REDIS"])
+app = Celery("celery_app", broker=os.environ.get("BROKER") or "redis+socket://" + os.environ["REDIS"])
+REDIS_OPTIONS = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 app.conf.update(
-    broker_transport_options={"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+    broker_transport_options={} if os.environ.get("BROKER") else REDIS_OPTIONS,
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
 )
