@@ -33,7 +33,7 @@ OPENINGS = ("scheduled", "started", "expected")
 LATEST = ("progress", "stack")
 SLOTS = ("scheduled", "started", "progress", "stack", "finished", "cancelled", "failed", "dropped", "expected", "with_process")
 UNKNOWN = "unknown"
-_NOT_BODY = frozenset(("type", "task", "attempt", "at", "seq", "external_id"))
+_NOT_BODY = ("type", "task", "attempt", "at", "seq", "external_id")
 
 
 class Fact(Value, frozen=True):
@@ -64,7 +64,9 @@ def slots_of(event: Mapping[str, Any]) -> tuple[str, ...]:
 
 def fact_of(event: Mapping[str, Any]) -> Fact:
     """The fact that one checked event of the wire states."""
-    body = {k: v for k, v in event.items() if k not in _NOT_BODY}
+    body = dict(event)
+    for field in _NOT_BODY:
+        body.pop(field, None)
     return Fact(at=event["at"], said_at=event["at"], body=with_place(body) if "stack" in body else body)
 
 

@@ -10,14 +10,14 @@ from typing import Protocol
 
 from looseends_daemon.core.resources import Ledger, Page, Task, Value
 
-MATCHING_MAX = 100_000
+MATCHING_MAX = 5_000
 """How many matching tasks are counted; beyond it the answer is "more than"."""
 FACET_TASKS_MAX = 5_000
 FACET_CHOICES_MAX = 8
 MARKS_MAX = 200
 VALUES_MAX = 10
-SEEN_S_MAX = 0.5
-"""How long counts beside a list may take before the page goes without them (s)."""
+SEEN_S_MAX = 0.04
+"""How long counts beside a list may look before they say "more than" what they found (s)."""
 FACETS = ("state", "verdict", "name", "service", "environment", "host", "release")
 """Words of the query language whose values are counted beside a list, in the order in which they stand there."""
 

@@ -21,7 +21,8 @@ from collections.abc import Iterable
 from looseends.wire import NS
 
 UNCLAIMED_S_MAX = 600.0
-"""An order that nobody takes for ten minutes expires: it must not fire at 3 a.m. after a deploy."""
+"""An order that nobody takes for ten minutes expires: it must not fire at 3 a.m. after a deploy. What
+waits behind others of its replay that run right now does not expire: long work waits its turn."""
 UNANSWERED_S_MAX = 120.0
 """A live claimant that neither answers nor reports for this long probably never got our answer to its claim."""
 HANDED_OVER_S_MAX = 3600.0
@@ -106,9 +107,9 @@ def counts(states: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def replay_state(stored: str, counted: dict[str, int]) -> str:
-    """running until no order is left for a machine to move; an order of unknown outcome waits for a person, not for us."""
+    """running or paused until no order is left for a machine to move; one of unknown outcome waits for a person, not for us."""
     moving = sum(counted[state] for state in IN_FLIGHT)
-    return "done" if stored == "running" and not moving else stored
+    return stored if moving or stored == "cancelled" else "done"
 
 
 def vanished(state: str, claimed_at: int, claimant: str | None, answered: bool, now: int) -> tuple[str | None, int]:

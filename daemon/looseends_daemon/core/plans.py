@@ -2,8 +2,9 @@
 
 Rules:
 
-1. A plan is frozen: the list, what was said of each task, and a seal of the arguments and the signature it was said of. The
-   digest covers all of it; a run names the digest it was shown, so nobody starts what he has not seen.
+1. A plan is frozen: the list, what was said of each task, and a seal of what it was said of: arguments, signature, and where a
+   person's word is needed about them, the caution and the code. The digest covers all of it; a run names the digest it was
+   shown, so nobody starts what he has not seen.
 2. A plan is run once. What has changed since it was made is told, not run.
 3. What a run leaves out is part of its report: nothing that was chosen is forgotten.
 """
@@ -32,6 +33,9 @@ CHANGES_SHOWN_MAX = 20
 HOLDING = (NO_LIVE_INSTANCE, NOT_OPTED_IN)
 """What passes by itself when a service is started anew: a run waits, it does not give the task up."""
 ANSWERS = ("ready", "confirm", "blocked")
+UNHEARD = "unheard"
+"""The state of a new task of which nothing was heard yet: there is none to look at."""
+UNSEALED = "since the plan was made its arguments changed, or the signature, the code or the caution of its function"
 
 
 class Selection(Value, frozen=True):
@@ -70,7 +74,8 @@ class PlanReason(Value, frozen=True):
 
 
 class Plan(Value, frozen=True):
-    """A frozen list of tasks to run again. `state` is open, expired or run; `replay` is the run that was made of it."""
+    """A frozen list of tasks to run again. `state` is open, expired or run; `replay` is the run that was made of it; `searched`
+    says how far back its query looked, where it did not look everywhere."""
 
     id: str
     state: str
@@ -83,6 +88,7 @@ class Plan(Value, frozen=True):
     edited: bool = False
     args: Any = None
     reasons: list[PlanReason] = msgspec.field(default_factory=list)
+    searched: str | None = None
     replay: str | None = None
     url: str | None = None
 
@@ -224,12 +230,12 @@ class Judged(Value, frozen=True):
 
 def judged(task: bytes, verdict: Replayability, args: Any) -> Judged:
     """Freeze a verdict with the arguments it would run with."""
-    return Judged(task=task, answer=verdict.answer, reasons=verdict.reasons, seal=seal(args, verdict.signature))
+    return Judged(task=task, answer=verdict.answer, reasons=verdict.reasons, seal=seal(args, verdict))
 
 
-def seal(args: Any, signature: str | None) -> bytes:
-    """16 bytes that change with the arguments and with the signature an order would be made for."""
-    return hashlib.sha256(canonical([args, signature]).encode()).digest()[:16]
+def seal(args: Any, verdict: Replayability) -> bytes:
+    """16 bytes that change with the arguments, the signature an order would be made for, and what the doubts rest on."""
+    return hashlib.sha256(canonical([args, verdict.signature, list(verdict.rests_on)]).encode()).digest()[:16]
 
 
 class Digest:
@@ -291,7 +297,7 @@ def changed(before: Judged, after: Judged | None) -> str | None:
     if new:
         return "; ".join(new)
     if after.seal != before.seal:
-        return "its arguments, or the signature of its function, are not those that were judged"
+        return UNSEALED
     return None
 
 

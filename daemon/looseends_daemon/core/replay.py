@@ -131,11 +131,13 @@ class Reason(Value, frozen=True):
 
 
 class Replayability(Value, frozen=True):
-    """The answer: `ready`, `confirm` or `blocked`, the reasons for it, and the signature an order would be made for."""
+    """The answer: `ready`, `confirm` or `blocked`, the reasons for it, the signature an order would be made for, and what of
+    the functions the doubts rest on."""
 
     answer: str
     reasons: tuple[Reason, ...] = ()
     signature: str | None = None
+    rests_on: tuple[str, ...] = ()
 
     def unconfirmed(self, confirm: Sequence[str]) -> list[Reason]:
         """What still stands in the way once the reasons named in `confirm` are waved through."""
@@ -177,7 +179,16 @@ def decide(task: Recorded, offers: Sequence[Offer], edited: Mapping[str, Any] | 
         return Replayability(answer="blocked", reasons=tuple(blocked))
     able = [offer for offer in takers if offer.signature == chosen]
     doubts = (*_author(task, able), *_code(task, able), *_history(task))
-    return Replayability(answer="confirm" if doubts else "ready", reasons=doubts, signature=chosen)
+    answer = "confirm" if doubts else "ready"
+    return Replayability(answer=answer, reasons=doubts, signature=chosen, rests_on=_rests_on(doubts, able))
+
+
+def _rests_on(doubts: Sequence[Reason], able: Sequence[Offer]) -> tuple[str, ...]:
+    """What a person's word to these doubts was about: another caution, or other code still, needs another word."""
+    names = {reason.name for reason in doubts}
+    cautions = {f"caution {offer.caution}" for offer in able if offer.caution} if CAUTION in names else set()
+    codes = {f"code {offer.code}" for offer in able if offer.code} if CODE_CHANGED in names else set()
+    return (*sorted(cautions), *sorted(codes))
 
 
 def _choose(task: Recorded, takers: Sequence[Offer], edited: Mapping[str, Any] | None) -> tuple[str | None, str | None]:

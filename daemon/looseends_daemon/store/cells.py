@@ -1,88 +1,23 @@
-"""Facts as bytes: the narrow blob of a task's cells, and the payloads that stand apart from it.
+"""The payloads of a task's cells, which stand apart from the blob of its narrow row (store/packed.py).
 
-Blob: MessagePack `[[attempt, instance no or 0, {slot number: [at, said_at, body]}], ...]`, bodies without PAYLOADS.
 Payload: one row per (task, slot) that has any, JSON, read only when somebody looks or when a fact arrives twice.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from collections.abc import Container, Iterable
 
 import msgspec
 
-from looseends_daemon.core.facts import SLOTS, Cell, Cells, Fact
+from looseends_daemon.core.facts import SLOTS, Cells, Fact
+from looseends_daemon.store.packed import PAYLOADS
+from looseends_daemon.store.packed import InstanceIds as InstanceIds
+from looseends_daemon.store.packed import numbers as numbers
+from looseends_daemon.store.packed import pack as pack
+from looseends_daemon.store.packed import unpack as unpack
 
-PAYLOADS = ("args", "result", "error", "stack")
-_NUMBER = {slot: n for n, slot in enumerate(SLOTS)}
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[tuple[int, int, dict[int, tuple[int, int, dict[str, Any]]]]])
 _json = msgspec.json.Encoder(order="deterministic")
-
-
-class InstanceIds:
-    """Instance number <-> id, looked up once per unit of work."""
-
-    def __init__(self, conn: sqlite3.Connection | None = None) -> None:
-        self._conn = conn
-        self._ids: dict[int, str] = {0: ""}
-        self._nos: dict[str, int] = {"": 0}
-
-    def learn(self, no: int, instance: str) -> None:
-        """Remember a pair that is already at hand."""
-        self._ids[no], self._nos[instance] = instance, no
-
-    def known(self) -> list[str]:
-        """The ids that were looked up or learnt."""
-        return list(self._nos)
-
-    def id(self, no: int) -> str:
-        """The id of an instance by its number."""
-        if no not in self._ids:
-            row = self._conn.execute("SELECT id FROM instance WHERE no = ?", (no,)).fetchone() if self._conn else None
-            self.learn(no, row[0] if row else f"instance-{no}")
-        return self._ids[no]
-
-    def no(self, instance: str) -> int:
-        """The number of an instance that has a row."""
-        if instance not in self._nos and self._conn is not None:
-            row = self._conn.execute("SELECT no FROM instance WHERE id = ?", (instance,)).fetchone()
-            self.learn(row[0], instance)
-        return self._nos[instance]
-
-
-def pack(cells: Cells, ids: InstanceIds) -> bytes:
-    """Cells as the blob of the task row."""
-    return _encoder.encode(
-        [
-            (attempt, ids.no(who), {_NUMBER[slot]: (f.at, f.said_at, _narrow(f.body)) for slot, f in cell.items()})
-            for (attempt, who), cell in cells.items()
-        ]
-    )
-
-
-def decode(blob: bytes) -> list[tuple[int, int, dict[int, tuple[int, int, dict[str, Any]]]]]:
-    """The blob of a task row as it lies there: (attempt, instance no or 0, slot number -> (at, said_at, body))."""
-    return _decoder.decode(blob)
-
-
-def _narrow(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in body.items() if field not in PAYLOADS}
-
-
-def numbers(blob: bytes) -> set[int]:
-    """The instance numbers that a blob speaks of, for a reader that fetches them in one go."""
-    return {no for _, no, _ in _decoder.decode(blob)} - {0}
-
-
-def unpack(blob: bytes, ids: InstanceIds) -> Cells:
-    """The blob of a task row as cells, without payloads."""
-    cells: Cells = {}
-    for attempt, no, slots in _decoder.decode(blob):
-        cell: Cell = {SLOTS[n]: Fact(at=at, said_at=said, body=body) for n, (at, said, body) in slots.items()}
-        cells[attempt, ids.id(no)] = cell
-    return cells
 
 
 def slot_key(attempt: int, no: int, slot: str) -> str:
@@ -152,6 +87,3 @@ class PayloadWrites:
         if self._over:
             conn.executemany("DELETE FROM payload WHERE task = ? AND slot = ?", self._over)
         self._rows, self._over = [], []
-
-
-assert len(SLOTS) < 128, "slots are small integers in the blob"

@@ -5,7 +5,8 @@ Rules:
 1. `write(fn)` returns after the commit that holds its change is on disk (WAL, synchronous=FULL). The commit in progress is
    the batching window: whatever waits meanwhile goes into the next one. Measured: FULL costs 4.5 times at one row a commit
    and nothing at a hundred, so grouping is what makes the durable answer affordable.
-2. Each `fn` runs in a savepoint of its own: one that raises is undone alone, its neighbours are stored.
+2. Each `fn` runs in a savepoint of its own: one that raises is undone alone, its neighbours are stored. What is written by
+   `write_together` shares one with those beside it in the group; if that raises, each is done again alone.
 3. The queue is bounded in bytes; over it `StoreBusy` says so at once and nothing is taken.
 4. A commit that failed for the disk's sake takes its connection with it: before anything is answered again the file is opened
    anew, its log copied and synced, and what was answered before is looked for (store/files.reopen).
@@ -22,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -35,10 +36,12 @@ from looseends_daemon.store.log_end import Cut
 from looseends_daemon.store.schema import StoreError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 QUEUE_BYTES_MAX = 32 << 20
 SLOW_S = 0.25
 GROUP_JOBS_MAX = 512
-GROUP_BYTES_MAX = 8 << 20
+GROUP_BYTES_MAX = 512 << 10
+"""Who waits behind a group, the detector above all, waits for all of it."""
 READERS = 2
 READ_S_MAX = 5.0
 JOB_BYTES_MIN = 512
@@ -59,12 +62,12 @@ class StoreClosed(StoreError):
 
 
 class _Job:
-    """One function for the writer, and where its outcome goes."""
+    """One function for the writer, and where its outcome goes. `item`: the function takes it, with others of its kind."""
 
-    __slots__ = ("error", "fn", "future", "loop", "size", "value")
+    __slots__ = ("error", "fn", "future", "item", "loop", "size", "value")
 
-    def __init__(self, fn: Callable[[sqlite3.Connection], Any], size: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.fn, self.size, self.loop = fn, max(size, JOB_BYTES_MIN), loop
+    def __init__(self, fn: Callable[..., Any], size: int, loop: asyncio.AbstractEventLoop, item: Any = None) -> None:
+        self.fn, self.size, self.loop, self.item = fn, max(size, JOB_BYTES_MIN), loop, item
         self.future: asyncio.Future[Any] = loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
@@ -91,6 +94,10 @@ class Database:
         self._closing = False
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
         self.commits = 0
+        self.refused = 0
+        """How often the queue was full since the start, and somebody was told to come again."""
+        self.queued_most = 0
+        """The most bytes that ever waited in it."""
         self.slow: tuple[float, float] | None = None
         """From when to when the latest commit took SLOW_S or longer (monotonic s): whoever spoke to us waited as long."""
         self.reopened = 0
@@ -130,20 +137,36 @@ class Database:
         Raises StoreBusy (queue full), StoreFull (`grows`, and there is no room), StoreClosed, StoreError (the commit failed:
         nothing of it is kept), or what fn raised.
         """
+        job = _Job(fn, size, asyncio.get_running_loop())
+        self._queue(job, grows)
+        value: T = await job.future
+        return value
+
+    async def write_together(
+        self, fn: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]], item: Item, *, size: int = 0, grows: bool = False
+    ) -> T:
+        """As `write`, for many small writes of one kind: `fn(conn, items)` gets those that wait side by side, and gives a value
+        for each. They must come out as if each were written alone, in this order. `fn` is told apart by its identity.
+        """
+        job = _Job(fn, size, asyncio.get_running_loop(), item)
+        self._queue(job, grows)
+        value: T = await job.future
+        return value
+
+    def _queue(self, job: _Job, grows: bool) -> None:
         no_room = self.full or self.checkpoints.stuck
         if grows and no_room is not None:
             raise StoreFull(no_room, hint=no_room)
-        job = _Job(fn, size, asyncio.get_running_loop())
         with self._wakeup:
             if self._closing:
                 raise StoreClosed(f"{self.path} is closed")
             if self._bytes + job.size > QUEUE_BYTES_MAX:
+                self.refused += 1
                 raise StoreBusy("too much is waiting to be written", hint="send it again in a second")
             self._bytes += job.size
+            self.queued_most = max(self.queued_most, self._bytes)
             self._jobs.append(job)
             self._wakeup.notify()
-        value: T = await job.future
-        return value
 
     async def read(self, fn: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         """Run `await fn(conn)` on a read-only connection, as one consistent read of at most READ_S_MAX seconds."""
@@ -222,8 +245,8 @@ class Database:
             self._mend()
             conn = self._conn
             conn.execute("BEGIN IMMEDIATE")
-            for job in group:
-                _run_job(conn, job)
+            for jobs in _of_a_kind(group):
+                _run_jobs(conn, jobs)
             conn.execute("COMMIT")
             self.commits += 1
             self.trouble = None
@@ -272,17 +295,40 @@ def _settle(jobs: list[_Job]) -> None:
         job.settle()
 
 
-def _run_job(conn: sqlite3.Connection, job: _Job) -> None:
-    """One function in its own savepoint. What it raises is its caller's; the group goes on, unless the disk failed."""
+def _of_a_kind(group: list[_Job]) -> Iterator[list[_Job]]:
+    """The jobs in their order; those side by side that one function takes together as one list."""
+    kind: list[_Job] = []
+    for job in group:
+        if kind and (job.item is None or kind[0].item is None or job.fn is not kind[0].fn):
+            yield kind
+            kind = []
+        kind.append(job)
+    if kind:
+        yield kind
+
+
+def _run_jobs(conn: sqlite3.Connection, jobs: list[_Job]) -> None:
+    """One function, or several of a kind, in a savepoint. What it raises is its caller's; the group goes on, unless the disk
+    failed."""
     conn.execute("SAVEPOINT job")
+    whose = None
     try:
-        job.value = job.fn(conn)
+        if jobs[0].item is None:
+            jobs[0].value = jobs[0].fn(conn)
+        else:
+            for job, value in zip(jobs, jobs[0].fn(conn, [job.item for job in jobs]), strict=True):
+                job.value = value
     except Exception as error:
         if isinstance(error, sqlite3.Error) and primary(error) in (*FULL, *DISK_TROUBLE):
             raise
-        job.error = error
         conn.execute("ROLLBACK TO job")
+        whose = error
     conn.execute("RELEASE job")
+    if whose is not None and len(jobs) == 1:
+        jobs[0].error = whose
+    elif whose is not None:  # nobody knows whose fault it was: each alone
+        for job in jobs:
+            _run_jobs(conn, [job])
 
 
 async def _reader(path: str) -> aiosqlite.Connection:

@@ -1,21 +1,27 @@
-"""How long tasks took, by type and hour: moved by differences in the transaction that changes a task, as the ledger is."""
+"""How long tasks took, by type and hour, and by day: moved by differences in the transaction that changes a task."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Mapping
 
 from looseends_daemon.core.durations import bin_of
 from looseends_daemon.core.resources import STATES
 from looseends_daemon.core.stats import MINUTE_NS
 
 HOUR_NS = 60 * MINUTE_NS
+DAY_NS = 24 * HOUR_NS
+BY_DAY_NS_MIN = 2 * DAY_NS
+"""Windows longer than this are read by whole days."""
 _SUCCEEDED = STATES.index("succeeded")
 _UPSERT = (
-    "INSERT INTO duration (hour, environment, type, bin, n) VALUES (?, ?, ?, ?, ?)"
-    " ON CONFLICT (type, hour, environment, bin) DO UPDATE SET n = n + excluded.n"
+    "INSERT INTO {table} ({time}, environment, type, bin, n) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (type, {time}, environment, bin) DO UPDATE SET n = n + excluded.n"
 )
-_EMPTY = "DELETE FROM duration WHERE hour = ? AND environment = ? AND type = ? AND bin = ? AND n = 0"
+_EMPTY = "DELETE FROM {table} WHERE {time} = ? AND environment = ? AND type = ? AND bin = ? AND n = 0"
+_TABLES = {"duration": ("hour", 1), "duration_day": ("day", 24)}
+"""What the time of a table is called, and how many hours it spans."""
 Key = tuple[int, int, int, int]
 
 
@@ -39,11 +45,22 @@ class Durations:
 
     def write(self, conn: sqlite3.Connection) -> None:
         """Apply what is not zero."""
-        rows = [(*key, n) for key, n in self._bins.items() if n]
-        if rows:
-            conn.executemany(_UPSERT, rows)
-            conn.executemany(_EMPTY, [row[:4] for row in rows if row[4] < 0])
+        for table, (time, hours) in _TABLES.items():
+            rows = [(*key, n) for key, n in _spanned(self._bins, hours).items() if n]
+            if rows:
+                conn.executemany(_UPSERT.format(table=table, time=time), rows)
+                conn.executemany(_EMPTY.format(table=table, time=time), [row[:4] for row in rows if row[4] < 0])
         self._bins.clear()
+
+
+def _spanned(bins: Mapping[Key, int], hours: int) -> Mapping[Key, int]:
+    """The same differences by spans of so many hours."""
+    if hours == 1:
+        return bins
+    found: defaultdict[Key, int] = defaultdict(int)
+    for (hour, environment, type_, bin_), n in bins.items():
+        found[hour // hours, environment, type_, bin_] += n
+    return found
 
 
 def recount(conn: sqlite3.Connection) -> list[str]:
@@ -51,13 +68,11 @@ def recount(conn: sqlite3.Connection) -> list[str]:
     counted = Durations()
     for row in conn.execute("SELECT began_at, started_at, ended_at, state, environment, type FROM task"):
         counted.add(row)
-    stored = {
-        (row["hour"], row["environment"], row["type"], row["bin"]): row["n"] for row in conn.execute("SELECT * FROM duration")
-    }
-    wanted = {key: n for key, n in counted._bins.items() if n}
-    keys = sorted({*stored, *wanted})
-    return [
-        f"bin {key}: {stored.get(key, 0)} stored, {wanted.get(key, 0)} tasks"
-        for key in keys
-        if stored.get(key) != wanted.get(key)
-    ]
+    found = []
+    for table, (time, hours) in _TABLES.items():
+        rows = conn.execute(f"SELECT {time}, environment, type, bin, n FROM {table}").fetchall()
+        stored = {tuple(row[:4]): row[4] for row in rows}
+        wanted = {key: n for key, n in _spanned(counted._bins, hours).items() if n}
+        keys = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
+        found += [f"{table} {key}: {stored.get(key, 0)} stored, {wanted.get(key, 0)} tasks" for key in keys]
+    return found

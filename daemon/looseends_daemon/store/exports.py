@@ -15,6 +15,7 @@ from looseends_daemon.core.view import View, view_of
 from looseends_daemon.store.cells import InstanceIds, numbers, unpack, with_payloads
 from looseends_daemon.store.codes import ORDER, blob, text
 from looseends_daemon.store.outgoing import OWN_SPAN
+from looseends_daemon.store.packed import learnt
 from looseends_daemon.store.questions import Question
 
 PARENTS_MAX = 16
@@ -73,6 +74,7 @@ _DUE = "SELECT n, task, attempt, kind, at, detail FROM outgoing WHERE signal = ?
 def _tasks(wanted: set[bytes], ids: InstanceIds, *, errors: bool = False) -> Question[dict[bytes, _Row]]:
     marks = ", ".join("?" * len(wanted))
     rows = yield f"SELECT id, attempt, flags, facts FROM task WHERE id IN ({marks})", tuple(wanted)
+    yield from learnt(ids, (row["facts"] for row in rows))
     unknown = {no for row in rows for no in numbers(row["facts"])}
     if unknown:
         named = yield f"SELECT no, id FROM instance WHERE no IN ({', '.join('?' * len(unknown))})", tuple(unknown)

@@ -5,16 +5,17 @@ Rules:
 1. What a client reported is folded by core/facts; this file only loads, stores and moves the ledger by the difference.
 2. A task is put on the detector's agenda (`check_at`) with the time at which something could be wrong with it; at once where
    a judgement stands, where work failed or was dropped, where it is an order or has any, and where its instance is not alive.
-3. Facts join a task only from where they may (`_may_join`): the same way in, the same service, or through a queue.
+3. Facts join a task only from where they may (store/joining.py): the same way in, the same service, or through a queue.
+4. Batches that wait together are folded as one where that says the same: loaded once, stored once.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from looseends.wire import INT_MAX, NS, Batch, Problem, format_time, is_uuid, skew_of
+from looseends.wire import INT_MAX, NS, Batch, Problem, is_uuid, skew_of
 from looseends_daemon.core.detect import due_of, stall_of
 from looseends_daemon.core.facts import ENDS, UNKNOWN, Cells, fold, slots_of
 from looseends_daemon.core.overlap import is_watched
@@ -41,10 +42,12 @@ from looseends_daemon.store.instances_owned import OwnershipRefused as Ownership
 from looseends_daemon.store.instances_owned import end_instance as end_instance
 from looseends_daemon.store.instances_owned import hear
 from looseends_daemon.store.instances_owned import touch_instance as touch_instance
+from looseends_daemon.store.joining import Told, may_join, runs_of, used_up
 from looseends_daemon.store.ledger import Moves
 from looseends_daemon.store.lookups import Lookups
 from looseends_daemon.store.outgoing import Outgoing
 from looseends_daemon.store.overlap import OVERLAP, watch
+from looseends_daemon.store.rows import Rows
 
 IDS_MAX = 500
 LATE = 1 << FLAGS.index("late")
@@ -99,56 +102,87 @@ def apply_batch(
 
     Raises OwnershipRefused when this caller may not speak for the batch's instance.
     """
-    ids = InstanceIds(conn)
+    return _fold_run(conn, [Told(batch, actor, now, proven, heard, delayed)], policy)[0]
+
+
+def apply_batches(conn: sqlite3.Connection, told: Sequence[Told], policy: Policy) -> list[Applied]:
+    """Fold batches that wait together, as one where that says the same: what each became, in their order.
+
+    Each costs what many events cost, whatever it holds. Raises OwnershipRefused as soon as one of them may not speak for its
+    instance: then they are to be told one by one.
+    """
+    return [applied for run in runs_of(told) for applied in _fold_run(conn, run, policy)]
+
+
+def _fold_run(conn: sqlite3.Connection, run: Sequence[Told], policy: Policy) -> list[Applied]:
+    """Fold batches of one caller that do not touch each other: loaded once, stored once."""
+    ids, now = InstanceIds(conn), max(told.now for told in run)
+    blobs = {task: blob(task) for task in {event["task"] for told in run for event in told.batch.events}}
+    loaded = _load(conn, set(blobs.values()), ids)
+    tasks = {task: loaded[place] for task, place in blobs.items()}  # by its text, as every event has it
+    channel = interned(conn, "channel", run[0].actor.channel)
+    expecting = Expecting(conn, ids, policy, now)
+    found = [_take(conn, told, tasks, ids, expecting, channel, policy) for told in run]
+    _store(conn, ((task, known) for task, known in loaded.items() if known.touched), ids, channel, policy, now, expecting)
+    if any(applied.accepted for applied in found):
+        conn.execute("INSERT OR REPLACE INTO mark (name, value) VALUES ('last_event_at', ?)", (now,))
+    sums = {
+        "accepted": sum(applied.accepted for applied in found),
+        "duplicate": sum(applied.duplicates for applied in found),
+        "rejected": sum(len(applied.rejected) for applied in found) + sum(len(told.batch.rejected) for told in run),
+    }
+    tally(conn, "event", sums)
+    return found
+
+
+def _take(
+    conn: sqlite3.Connection,
+    told: Told,
+    tasks: Mapping[str, _Known],
+    ids: InstanceIds,
+    expecting: Expecting,
+    channel: int,
+    policy: Policy,
+) -> Applied:
+    """Fold the events of one batch into the tasks; nothing is stored yet."""
+    batch, actor, now, proven, heard, delayed = told
     instance, skew = "", skew_of(batch.sent_at, now)
     if batch.instance is not None:
         row = hear(conn, batch, actor, now, policy, proven=proven, heard=heard, delayed=delayed)
         instance, skew = row["id"], row["skew"]
         ids.learn(row["no"], instance)
         note_batch(conn, row, ((event.get("seq"), min(event["at"] + skew, now)) for event in batch.events), now)
-    tasks = _load(conn, {blob(event["task"]) for event in batch.events}, ids)
-    counts = {"new": 0, "duplicates": 0}
-    rejected = []
-    channel = interned(conn, "channel", actor.channel)
-    expecting = Expecting(conn, ids, policy, now)
+    new, rejected = 0, []
     for index, event in zip(batch.indexes, batch.events, strict=True):
-        if event["type"] == "expected":
-            own = bool(tasks[blob(event["task"])].touched)
-            new, why = expecting.expect(_shifted(event, skew, now), instance, actor, channel, task_told=own)
-            if why:
-                rejected.append(Problem(index, "/task", why))
-            else:
-                counts["new" if new else "duplicates"] += 1
-            continue
-        known = tasks[blob(event["task"])]
-        if known.row is None and not known.touched and expecting.holds(blob(event["task"])):
-            rejected.append(Problem(index, "/task", NOT_A_TASK))
-            continue
-        why = _may_join(conn, known, event, actor, channel, batch.instance)
-        if why:
-            rejected.append(Problem(index, "/task", why))
-            continue
+        known = tasks[event["task"]]
         event = _shifted(event, skew, now)
-        why = _used_up(known.cells, event)
-        if why:
+        if event["type"] == "expected":
+            said, why = expecting.expect(event, instance, actor, channel, task_told=bool(known.touched))
+        else:
+            why = _refusal(conn, known, event, told, channel, expecting)
+            said = why is None and _fold(conn, known, event, instance, ids)
+        if why is not None:
             rejected.append(Problem(index, "/task", why))
-            continue
-        new = _fold(conn, known, event, instance, ids)
-        counts["new" if new else "duplicates"] += 1
-    _store(conn, ((task, known) for task, known in tasks.items() if known.touched), ids, channel, policy, now, expecting)
-    if counts["new"]:
-        conn.execute("INSERT OR REPLACE INTO mark (name, value) VALUES ('last_event_at', ?)", (now,))
-    refused = len(rejected) + len(batch.rejected)
-    tally(conn, "event", {"accepted": counts["new"], "duplicate": counts["duplicates"], "rejected": refused})
+        new += said
     warnings = () if batch.instance is not None else tuple(_unbegun(tasks, batch))
-    return Applied(accepted=counts["new"], duplicates=counts["duplicates"], rejected=tuple(rejected), warnings=warnings)
+    taken = len(batch.events) - len(rejected)
+    return Applied(accepted=new, duplicates=taken - new, rejected=tuple(rejected), warnings=warnings)
 
 
-def _unbegun(tasks: dict[bytes, _Known], batch: Batch) -> Iterator[Problem]:
+def _refusal(
+    conn: sqlite3.Connection, known: _Known, event: dict[str, Any], told: Told, channel: int, expecting: Expecting
+) -> str | None:
+    """Why this event cannot be added to its task, or None."""
+    if known.row is None and not known.touched and expecting.holds(blob(event["task"])):
+        return NOT_A_TASK
+    return may_join(conn, known, event, told.actor, channel, told.batch.instance) or used_up(known.cells, event)
+
+
+def _unbegun(tasks: Mapping[str, _Known], batch: Batch) -> Iterator[Problem]:
     """Ends told without an instance of tasks that nobody began: most often a mistyped id, and the real one is waited for."""
     for index, event in zip(batch.indexes, batch.events, strict=True):
-        known = tasks.get(blob(event["task"]))
-        if event["type"] not in ENDS or known is None or not known.touched:
+        known = tasks[event["task"]]
+        if event["type"] not in ENDS or not known.touched:
             continue
         if not any("started" in cell or "scheduled" in cell for cell in known.cells.values()):
             yield Problem(index, "/task", "no start is known for this task yet")
@@ -163,17 +197,6 @@ def _shifted(event: dict[str, Any], skew: int, now: int) -> dict[str, Any]:
     moved: dict[str, Any] = {name: max(0, min(event[name] + skew, INT_MAX)) for name in timed}
     moved["at"] = min(moved["at"], now)
     return {**event, **moved}
-
-
-def _used_up(cells: Cells, event: dict[str, Any]) -> str | None:
-    """Why this start cannot begin this task: somebody's own id that has ended already would hide every later run of it."""
-    if event["type"] != "started" or "external_id" not in event:
-        return None
-    mine = [cell for (attempt, _), cell in cells.items() if attempt == event["attempt"]]
-    ends = [cell[kind].at for cell in mine for kind in ENDS if kind in cell]
-    if not ends or event["at"] <= max(ends):
-        return None
-    return f"{event['external_id']} ended {format_time(max(ends))[:16]}; use a fresh id per run"
 
 
 def _load(conn: sqlite3.Connection, wanted: set[bytes], ids: InstanceIds) -> dict[bytes, _Known]:
@@ -200,57 +223,17 @@ def _chunks(items: list[bytes]) -> Iterator[list[bytes]]:
         yield items[start : start + IDS_MAX]
 
 
-def _may_join(
-    conn: sqlite3.Connection, known: _Known, event: dict[str, Any], actor: Actor, channel: int, instance: dict[str, Any] | None
-) -> str | None:
-    """Why these facts may not be added to this task, or None."""
-    if known.row is not None and known.row["flags"] & EXPECTED:
-        return NOT_A_TASK
-    if actor.service is not None and event.get("service", actor.service) != actor.service:
-        return f"this token speaks for {actor.service}, not for {event['service']}"
-    if actor.role == "operator":
-        return None
-    if known.order is not None:
-        return _may_tell(known.order, channel, instance)
-    if known.row is None:
-        return None
-    if known.row["channel"] == channel and (instance is None or actor.service is None):
-        return None
-    if instance is not None and _queued(known.cells):
-        return None
-    service = conn.execute("SELECT service FROM type WHERE id = ?", (known.row["type"],)).fetchone()[0]
-    if instance is not None and channel == known.row["channel"] and service == instance["service"]:
-        return None
-    if instance is not None and actor.service is not None and service in (actor.service, UNKNOWN):
-        return None
-    if instance is not None and actor.channel.startswith("uds:"):
-        return None
-    return "this task was begun by another service or another way in, and not through a queue"
-
-
-def _may_tell(order: sqlite3.Row, channel: int, instance: dict[str, Any] | None) -> str | None:
-    """Why this caller may not tell of an order's task, or None: its good end settles another task, so not everybody may."""
-    if order["fence"] == 0:
-        return "this is the id of an order that nobody was given, so nobody can have run it"
-    if instance is None:
-        return "this is the id of an order: only the instances of its service tell of it"
-    if order["queue"] is not None or order["claimant"] in (None, instance["id"]):
-        return None
-    theirs = (instance["service"], instance["environment"]) == (order["service"], order["environment"])
-    if theirs and channel == order["claimant_channel"]:
-        return None
-    return "this is the id of an order that was given to another service or another way in"
-
-
-def _queued(cells: Cells) -> bool:
-    """The worker may be heard before the producer: either of them says that it came through a queue."""
-    return any("queue" in cell[slot].body for cell in cells.values() for slot in ("scheduled", "started") if slot in cell)
-
-
 def _fold(conn: sqlite3.Connection, known: _Known, event: dict[str, Any], instance: str, ids: InstanceIds) -> bool:
     """Fold one event. A fact that arrives twice is compared whole, so its payloads are fetched first (rare)."""
     key = (event["attempt"], instance)
     cell = known.cells.get(key, {})
+    slots = slots_of(event)
+    if len(slots) == 1 and slots[0] not in cell:  # as nearly always: nothing of it was told before
+        fold(known.cells, event, instance or None)
+        known.touched.add((*key, slots[0]))
+        known.fresh.append((*key, slots[0]))
+        known.external = event.get("external_id") or known.external
+        return True
     if known.row is not None and key not in known.whole and any(slot in cell for slot in slots_of(event)):
         rows = payloads_of_cell(conn, blob(event["task"]), event["attempt"], ids.no(instance))
         known.cells.update(with_payloads({key: cell}, ids, rows))
@@ -267,16 +250,6 @@ def _fold(conn: sqlite3.Connection, known: _Known, event: dict[str, Any], instan
 
 # --- storing ------------------------------------------------------------------------------------------------------
 
-_UPSERT = """
-INSERT INTO task (id, type, environment, channel, state, verdict, settled, loose, flags, attempt, instance,
-                  began_at, started_at, ended_at, due_at, check_at, key, incident, facts)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET type = excluded.type, environment = excluded.environment, state = excluded.state,
-    flags = excluded.flags, attempt = excluded.attempt, instance = excluded.instance, began_at = excluded.began_at,
-    started_at = excluded.started_at, ended_at = excluded.ended_at, due_at = excluded.due_at, check_at = excluded.check_at,
-    key = excluded.key, facts = excluded.facts
-"""
-
 
 def _store(
     conn: sqlite3.Connection,
@@ -288,9 +261,9 @@ def _store(
     expecting: Expecting,
 ) -> None:
     moves, took, payloads, counts, outgoing = Moves(), Durations(), PayloadWrites(), Counts(), Outgoing(policy, now)
-    lookups = Lookups(conn)
+    lookups = Lookups(conn, ids)
     watched: list[tuple[bytes, View, int, int]] = []
-    rows = []
+    rows = Rows()
     for task, known in tasks:
         view = view_of(known.cells)
         old = known.row
@@ -307,15 +280,16 @@ def _store(
         moves.add(place, environment, type_)
         if view.state == "succeeded":
             took.count(view.began_at, view.started_at, view.ended_at, environment, type_)
-        rows.append(
+        rows.add(
             (
                 *(task, type_, environment, old["channel"] if old else channel),
                 *(code(STATES, view.state), verdict, settled, loose),
                 *(flags, view.attempt, ids.no(view.instance) if view.instance else None, view.began_at, view.started_at),
                 *(view.ended_at, due_of(view, policy), now if lookups.is_gone(view) else agenda(view, flags, policy, now)),
                 view.opening.get("key"),
-                *(old["incident"] if old else None, pack(known.cells, ids)),
-            )
+                *(old["incident"] if old else None, pack(known.cells, ids, ids.home(type_, environment))),
+            ),
+            old,
         )
         payloads.keep(task, known.cells, ids, known.touched, known.whole)
         _relate(conn, task, known, view)
@@ -324,7 +298,7 @@ def _store(
         expecting.note(task, view, known.cells, order=known.order is not None, moved=moved)
         if is_watched(view, policy):
             watched.append((task, view, type_, environment))
-    conn.executemany(_UPSERT, rows)
+    rows.write(conn)
     payloads.write(conn)
     for one in watched:
         watch(conn, *one)

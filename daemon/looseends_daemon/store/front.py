@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,12 +32,13 @@ from looseends_daemon.core.front import (
 from looseends_daemon.core.query import parse
 from looseends_daemon.core.resources import STATES, VERDICTS, Bucket, Ledger, Page, Task
 from looseends_daemon.core.stats import MINUTE_NS
-from looseends_daemon.store import blind, shown
+from looseends_daemon.store import blind, ledger, shown
 from looseends_daemon.store.connection import Database
 from looseends_daemon.store.files import primary
 from looseends_daemon.store.ledger import COLUMNS
 from looseends_daemon.store.query_sql import where
-from looseends_daemon.store.questions import Question, ask_async
+from looseends_daemon.store.questions import Question, ask_apart
+from looseends_daemon.store.seeking import Bounds, Walk
 
 T = TypeVar("T")
 FAREWELL = "its process ended and said goodbye"
@@ -63,7 +65,7 @@ class StoreFront:
         self._now = wall_ns
 
     async def _ask(self, question: Question[T]) -> T:
-        return await self._database.read(lambda conn: ask_async(conn, question))
+        return await self._database.read(lambda conn: ask_apart(conn, question))
 
     async def ledger(self, from_: int, to: int, bucket: float | None = None, environment: str | None = None) -> Ledger:
         """The equation of [from_, to), whole minutes; with `bucket` also by bucket, of which only those with tasks are listed."""
@@ -87,16 +89,16 @@ class StoreFront:
 
     async def found(self, q: str, *, from_: int | None = None, to: int | None = None) -> Found | None:
         """How many match, and what they have in common; None: it took too long. Raises QueryError."""
-        sql, params = where(parse(q), now=self._now(), to=to)
-        for column, value in (("task.began_at >= ?", from_), ("task.began_at < ?", to)):
-            if value is not None:
-                sql, params = f"{sql} AND {column}", [*params, value]
+        query = parse(q)
+        sql = where(query, now=self._now(), to=to)
+        columns = "task.state, task.verdict, task.type, task.environment, task.instance"
+        walk = Walk(query, sql, Bounds(from_=from_, to=to), columns, SEEN_S_MAX)
 
         async def ask(conn: aiosqlite.Connection) -> Found | None:
-            deadline = time.monotonic() + SEEN_S_MAX
+            deadline = time.monotonic() + 2 * SEEN_S_MAX
             await conn.set_progress_handler(lambda: int(time.monotonic() > deadline), 10_000)
             try:
-                return await ask_async(conn, _found(sql, params))
+                return await ask_apart(conn, _found(walk))
             except sqlite3.OperationalError as error:
                 if primary(error) == sqlite3.SQLITE_INTERRUPT:
                     return None
@@ -136,7 +138,7 @@ def _ledger(from_: int, to: int, bucket: float | None, environment: str | None, 
     only, params = _of(environment)
     sums = ", ".join(f"sum({column}) AS {column}" for column in COLUMNS)
     rows = yield (
-        f"SELECT minute / ? * ? AS at, {sums} FROM ledger WHERE minute >= ? AND minute < ?{only} GROUP BY 1 ORDER BY 1",
+        f"SELECT minute / ? * ? AS at, {sums} FROM ledger_all WHERE minute >= ? AND minute < ?{only} GROUP BY 1 ORDER BY 1",
         [width, width, from_ // MINUTE_NS, -(-to // MINUTE_NS), *params],
     )
     counted = [{column: int(row[column]) for column in COLUMNS} for row in rows]
@@ -174,13 +176,15 @@ def _happened(from_: int, to: int, environment: str | None) -> Question[list[Hap
 
 def _types(from_: int, to: int, environment: str | None, limit: int) -> Question[list[TypeCount]]:
     only, params = _of(environment)
+    cells, bounds = ledger.window(from_ // MINUTE_NS, -(-to // MINUTE_NS))
     rows = yield (
-        f"SELECT type.service, type.name, sum({_TASKS}) AS tasks, sum(failed) AS failed, sum(gap) AS gap, sum(loose) AS loose"
-        f" FROM ledger JOIN type ON type.id = ledger.type WHERE minute >= ? AND minute < ?{only}"
-        " GROUP BY ledger.type HAVING tasks > 0 ORDER BY gap DESC, failed DESC, tasks DESC LIMIT ?",
-        [from_ // MINUTE_NS, -(-to // MINUTE_NS), *params, limit],
+        f"SELECT type.service, type.name, s.* FROM (SELECT type AS no, sum({_TASKS}) AS tasks, sum(failed) AS failed,"
+        f" sum(gap) AS gap, sum(loose) AS loose FROM {cells} WHERE 1{only} GROUP BY type HAVING tasks > 0"
+        " ORDER BY gap DESC, failed DESC, tasks DESC LIMIT ?) AS s JOIN type ON type.id = s.no"
+        " ORDER BY gap DESC, failed DESC, tasks DESC",
+        [*bounds, *params, limit],
     )
-    return [TypeCount(**dict(row)) for row in rows]
+    return [TypeCount(**{name: row[name] for name in TypeCount.__struct_fields__}) for row in rows]
 
 
 def _loose(environment: str | None, limit: int) -> Question[Page[Task]]:
@@ -191,38 +195,33 @@ def _loose(environment: str | None, limit: int) -> Question[Page[Task]]:
     return Page(items=tasks, next_cursor="more" if len(rows) > limit else None)
 
 
-def _found(sql: str, params: list[object]) -> Question[Found]:
-    rows = yield f"SELECT count(*) AS n FROM (SELECT 1 FROM task WHERE {sql} LIMIT ?)", [*params, MATCHING_MAX + 1]
-    matching = int(rows[0]["n"])
-    newest = (
-        f"WITH newest AS MATERIALIZED (SELECT state, verdict, type, environment, instance FROM task WHERE {sql}"
-        " ORDER BY began_at DESC LIMIT ?) "
-    )
-    asked = " UNION ALL ".join(
-        f"SELECT '{word}' AS word, {_value(word)} AS value, count(*) AS n {_from(word)}" for word in FACETS
-    )
-    counted = yield newest + asked, [*params, FACET_TASKS_MAX]
+def _found(walk: Walk) -> Question[Found]:
+    yield from walk.take(max(MATCHING_MAX, FACET_TASKS_MAX) + 1)
+    newest = walk.rows[:FACET_TASKS_MAX]
     facets = []
     for word in FACETS:
-        mine = sorted(
-            ((row["n"], str(row["value"])) for row in counted if row["word"] == word), key=lambda one: (-one[0], one[1])
-        )
+        counted = yield from _values(word, newest)
+        mine = sorted(((n, value) for value, n in counted.items()), key=lambda one: (-one[0], one[1]))
         choices = [Choice(value=_spelt(word, value), count=n) for n, value in mine[:FACET_CHOICES_MAX]]
         facets.append(Facet(word=word, choices=choices, left=max(0, len(mine) - FACET_CHOICES_MAX)))
-    more = matching > MATCHING_MAX
-    return Found(matching=min(matching, MATCHING_MAX), more=more, counted=min(matching, FACET_TASKS_MAX), facets=facets)
+    matching = min(len(walk.rows), MATCHING_MAX)
+    more = len(walk.rows) > MATCHING_MAX or walk.stopped
+    return Found(matching=matching, more=more, counted=len(newest), facets=facets)
 
 
-def _value(word: str) -> str:
-    return word if word in _WORDS else f"it.{_SOURCES[word][3]}"
-
-
-def _from(word: str) -> str:
-    """The counted tasks by the values of one word; those without a value are left out."""
+def _values(word: str, rows: list[sqlite3.Row]) -> Question[Counter[str]]:
+    """How many of these tasks have which value of a word; those without one are left out."""
+    outer, table, key, column = _SOURCES.get(word, (word, "", "", ""))
+    numbers = Counter(row[outer] for row in rows if row[outer] is not None)
     if word in _WORDS:
-        return f"FROM newest WHERE {word} IS NOT NULL GROUP BY 2"
-    outer, table, key, column = _SOURCES[word]
-    return f"FROM newest JOIN {table} AS it ON it.{key} = newest.{outer} WHERE it.{column} IS NOT NULL GROUP BY 2"
+        return Counter({str(number): n for number, n in numbers.items()})
+    marks = ", ".join("?" * len(numbers))
+    named = yield f"SELECT {key} AS no, {column} AS value FROM {table} WHERE {key} IN ({marks})", list(numbers)
+    counted: Counter[str] = Counter()
+    for row in named:
+        if row["value"] is not None:
+            counted[str(row["value"])] += numbers[row["no"]]
+    return counted
 
 
 def _spelt(word: str, value: str) -> str:

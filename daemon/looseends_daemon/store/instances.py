@@ -162,6 +162,15 @@ async def instances(conn: aiosqlite.Connection, now: int, limit: int = 50, curso
     return await ask_async(conn, _all(now, limit, cursor))
 
 
+def behind() -> Question[tuple[int, int]]:
+    """How many live instances have records that are not here yet, and how many those are."""
+    rows = yield (
+        "SELECT count(*) AS n, ifnull(sum(backlog), 0) AS records FROM instance WHERE state = 'alive' AND backlog > 0",
+        (),
+    )
+    return rows[0]["n"], rows[0]["records"]
+
+
 def _all(now: int, limit: int, cursor: str | None) -> Question[Page[Instance]]:
     rows = yield "SELECT * FROM instance WHERE no < ? ORDER BY no DESC LIMIT ?", (page_mark(cursor), limit + 1)
     more = mark_of(rows[limit - 1]["no"]) if len(rows) > limit else None

@@ -53,12 +53,13 @@ def hear(
     heard: bool = True,
     delayed: bool = False,
 ) -> sqlite3.Row:
-    """The row of the instance a batch comes from, made on first sight. `heard` False: its journal speaks, not itself.
+    """The row of the instance a batch comes from, made on first sight, as it was before this word but for its skew.
 
-    `delayed`: it may have waited for us to thaw, so that it is late says nothing about its clock. Raises OwnershipRefused.
+    `heard` False: its journal speaks, not itself. `delayed`: it may have waited for us to thaw, so that it is late says nothing
+    about its clock. Raises OwnershipRefused.
     """
     told, skew = batch.instance or {}, skew_of(batch.sent_at, now)
-    row = conn.execute("SELECT * FROM instance WHERE id = ?", (told["id"],)).fetchone()
+    row: sqlite3.Row | None = conn.execute("SELECT * FROM instance WHERE id = ?", (told["id"],)).fetchone()
     if row is None:
         row = _make(conn, told, actor, now, 0 if delayed and skew > 0 else skew, proven)
     if row["started_at"] is None and told.get("started_at") is not None:
@@ -70,9 +71,10 @@ def hear(
         if abs(moved) > SKEW_NS_MIN and not (late and moved > 0):
             conn.execute("UPDATE instance SET skew = ?, travel = NULL WHERE no = ?", (skew, row["no"]))
             row = _row(conn, told["id"])
-        if _heard(conn, row, now, batch.sent_at, first=not late, backlog=batch.backlog):
+        newest = _heard(conn, row, now, batch.sent_at, first=not late, backlog=batch.backlog)
+        if newest and (batch.backlog or row["backlog"]):
             note_backlog(conn, row["no"], batch.backlog, now)
-    return _row(conn, told["id"])
+    return row
 
 
 def _was_held_up(conn: sqlite3.Connection, row: sqlite3.Row, moved: int, now: int, policy: Policy) -> bool:

@@ -30,7 +30,10 @@ def rewrite(
     moves.add(place_of_row(row), row["environment"], row["type"], -1)
     conn.execute(
         "UPDATE task SET state = ?, ended_at = ?, due_at = ?, flags = ?, facts = ? WHERE id = ?",
-        (code(STATES, view.state), view.ended_at, due_of(view, policy), flags, pack(cells, ids), row["id"]),
+        (
+            *(code(STATES, view.state), view.ended_at, due_of(view, policy), flags),
+            *(pack(cells, ids, ids.home(row["type"], row["environment"])), row["id"]),
+        ),
     )
     new: sqlite3.Row = conn.execute("SELECT * FROM task WHERE id = ?", (row["id"],)).fetchone()
     moves.add(place_of_row(new), new["environment"], new["type"])

@@ -14,7 +14,8 @@ import json
 import sqlite3
 from typing import Any
 
-from looseends_daemon.core.orders import DETAIL_CHARS_MAX, step, vanished
+from looseends.wire import NS
+from looseends_daemon.core.orders import DETAIL_CHARS_MAX, UNCLAIMED_S_MAX, step, vanished
 from looseends_daemon.core.replay import may_take
 from looseends_daemon.core.resources import Value
 from looseends_daemon.store.codes import text
@@ -26,6 +27,10 @@ LOOKED_AT_MAX = 200
 """Orders looked at for one list or one pass: an instance takes them one after the other anyway."""
 
 _PAUSED = "SELECT no FROM replay WHERE state = 'paused'"
+# A live instance of the service is at work on another order of the same replay: it takes the next when it can.
+_BUSY = """EXISTS (SELECT 1 FROM replay_order b JOIN instance i ON i.no = b.instance JOIN task t ON t.id = b.id
+    WHERE b.replay = o.replay AND b.over IS NULL AND b.state = 'claimed' AND b.service = o.service
+        AND b.environment = o.environment AND i.state = 'alive' AND t.state < 3 AND t.verdict IS NULL)"""
 
 
 class Claim(Value, frozen=True):
@@ -158,7 +163,11 @@ def next_expiry() -> Question[int | None]:
 
 
 def expire(conn: sqlite3.Connection, now: int) -> int:
-    """Expire what nobody took in time; how many."""
+    """Expire what nobody took in time; how many. What waits behind others of its replay that run waits on."""
+    conn.execute(
+        f"UPDATE replay_order AS o SET expires_at = ? WHERE o.state = 'waiting' AND o.expires_at <= ? AND {_BUSY}",
+        (now + int(UNCLAIMED_S_MAX * NS), now),
+    )
     return conn.execute(
         "UPDATE replay_order SET state = 'expired', detail = 'nobody took it within ten minutes'"
         f" WHERE state = 'waiting' AND expires_at <= ? AND replay NOT IN ({_PAUSED})",

@@ -20,7 +20,18 @@ from typing import Any
 import msgspec
 
 from looseends.wire import NS, canonical, is_uuid
-from looseends_daemon.core.plans import Digest, Judged, Plan, PlanItem, PlanReason, Selection, Tally, expires, judged
+from looseends_daemon.core.plans import (
+    PLAN_TASKS_MAX,
+    Digest,
+    Judged,
+    Plan,
+    PlanItem,
+    PlanReason,
+    Selection,
+    Tally,
+    expires,
+    judged,
+)
 from looseends_daemon.core.query import parse
 from looseends_daemon.core.replay import Reason
 from looseends_daemon.core.resources import Actor, CommandRefused, Page, Value
@@ -28,15 +39,17 @@ from looseends_daemon.core.view import view_of
 from looseends_daemon.store.access import audit
 from looseends_daemon.store.cells import InstanceIds, numbers, unpack, with_payloads
 from looseends_daemon.store.codes import blob, text
-from looseends_daemon.store.query_sql import where
+from looseends_daemon.store.packed import learnt
+from looseends_daemon.store.query_sql import TEXT_TASKS_MAX, where
 from looseends_daemon.store.questions import NO_CURSOR, Question, mark_of, page_mark
 from looseends_daemon.store.sources import Around, replayable, sources
 
 STEP_TASKS = 200
-PLANS_MAX = 100
-"""Plans that were made and not run; the oldest goes when there is one more."""
+PLANS_MAX, ITEMS_MAX = 100, 1_000_000
+"""Plans that were made and not run, and the items of all of them; the oldest go when there is one more."""
 KEPT_NS = 86_400 * NS
 """How long a plan that was not run can still be looked at after its time."""
+SEARCHED = "searched"
 WHYS_MAX = 2_000
 """Different verdicts remembered while a plan is made; beyond them a verdict is stored as often as it is met."""
 
@@ -93,7 +106,7 @@ def judge(rows: Sequence[sqlite3.Row], edit: dict[str, Any] | None, around: Arou
     """What is to be said of these tasks (at most 500) now, in their order."""
     if not rows:
         return []
-    ids = InstanceIds()
+    ids = yield from learnt(InstanceIds(), (row["facts"] for row in rows))
     numbered = sorted({no for row in rows for no in numbers(row["facts"])})
     for one in (yield f"SELECT no, id FROM instance WHERE no IN ({', '.join('?' * len(numbered))})", numbered):
         ids.learn(one["no"], one["id"])
@@ -125,10 +138,13 @@ class Making:
 
 
 def begin_plan(conn: sqlite3.Connection, asked: Selection, actor: Actor, now: int) -> Making:
-    """A plan that nobody can see yet. Makes room: at most PLANS_MAX of them wait."""
+    """A plan that nobody can see yet. Makes room: at most PLANS_MAX plans and ITEMS_MAX items of plans wait."""
     forget_plans(conn, now)
-    unrun = conn.execute("SELECT no FROM replay_plan WHERE replay IS NULL ORDER BY no DESC LIMIT -1 OFFSET ?", (PLANS_MAX - 1,))
-    _take_out(conn, [row["no"] for row in unrun.fetchall()])
+    unrun = conn.execute(
+        "SELECT no, row_number() OVER newest AS place, sum(total) OVER newest AS items FROM replay_plan WHERE replay IS NULL"
+        " WINDOW newest AS (ORDER BY no DESC)"
+    ).fetchall()
+    _take_out(conn, [row["no"] for row in unrun if row["place"] >= PLANS_MAX or row["items"] > ITEMS_MAX - PLAN_TASKS_MAX])
     row = conn.execute(
         "INSERT INTO replay_plan (id, made_by, made_at, expires_at, selection, edit) VALUES (?, ?, ?, ?, ?, ?) RETURNING no",
         (
@@ -136,11 +152,20 @@ def begin_plan(conn: sqlite3.Connection, asked: Selection, actor: Actor, now: in
             actor.name,
             now,
             expires(now),
-            canonical(asked.described()),
+            canonical(asked.described() | _how_far(asked)),
             None if asked.edit is None else canonical(asked.edit),
         ),
     ).fetchone()
     return Making(int(row["no"]))
+
+
+def _how_far(asked: Selection) -> dict[str, str]:
+    """What is to be known of a query that does not look into every task, kept with the selection."""
+    if not parse(asked.q or "").searches_text:
+        return {}
+    return {
+        SEARCHED: f"arguments and errors were searched in the newest {TEXT_TASKS_MAX:,} tasks of the window, not in older ones"
+    }
 
 
 def add_items(conn: sqlite3.Connection, made: Making, said: Sequence[Judged]) -> None:
@@ -224,6 +249,8 @@ def plan_one(plan_id: str, now: int, base_url: str = "") -> Question[Plan | None
     whys = yield "SELECT answer, sum(n) AS n FROM replay_plan_why WHERE plan = ? GROUP BY 1", (row["no"],)
     counted = {"total": row["total"], "ready": 0, "confirm": 0, "blocked": 0} | {one["answer"]: one["n"] for one in whys}
     state = "run" if row["replay"] is not None else "expired" if row["expires_at"] <= now else "open"
+    selection = json.loads(row["selection"])
+    searched = selection.pop(SEARCHED, None)
     return Plan(
         id=row["id"],
         state=state,
@@ -231,11 +258,12 @@ def plan_one(plan_id: str, now: int, base_url: str = "") -> Question[Plan | None
         made_at=row["made_at"],
         expires_at=row["expires_at"],
         digest=row["digest"],
-        selection=json.loads(row["selection"]),
+        selection=selection,
         counts=counted,
         edited=row["edit"] is not None,
         args=None if row["edit"] is None else json.loads(row["edit"]),
         reasons=[PlanReason(**reason) for reason in json.loads(row["reasons"])],
+        searched=searched,
         replay=row["replay_id"],
         url=f"{base_url}/plans/{row['id']}",
     )

@@ -63,6 +63,11 @@ def _term(term: Term, now: int, to: int | None) -> Piece:
         floor, bounds = _newest(to)
         sql, params = _any([search.piece(term, match) for match in term.matches])
         return f"{floor} AND ({sql})", [*bounds, *params]
+    return term_sql(term)
+
+
+def term_sql(term: Term) -> Piece:
+    """The condition of one term that is neither searched nor a measure, as it stands in `where`."""
     return _any([_MATCHES[term.word](match) for match in term.matches])
 
 

@@ -43,7 +43,7 @@ async def ask_async(conn: aiosqlite.Connection, question: Question[T]) -> T:
 
 
 async def ask_apart(conn: aiosqlite.Connection, question: Question[T]) -> T:
-    """The same with all its computing on that thread: for answers of thousands of rows, not to hold up the loop."""
+    """The same with all its computing on that thread, not to hold up the loop: fifty tasks are 200 statements, each a hop."""
     answer: T = await conn._execute(lambda: ask(conn._conn, question))  # type: ignore[no-untyped-call]  # there is no public one
     return answer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from looseends.wire import is_uuid
+from looseends.wire import format_time, is_uuid
 from looseends_daemon.core.query import parse
 from looseends_daemon.core.resources import (
     AuditRow,
@@ -23,18 +23,21 @@ from looseends_daemon.core.resources import (
     Task,
 )
 from looseends_daemon.core.stats import MINUTE_NS
-from looseends_daemon.store import blind, shown
+from looseends_daemon.store import blind, ledger, shown
 from looseends_daemon.store import incident_pages as incident_store
 from looseends_daemon.store import instances as instance_store
 from looseends_daemon.store import outbox as outbox_store
 from looseends_daemon.store import replays as replay_store
 from looseends_daemon.store.codes import blob
 from looseends_daemon.store.connection import Database
-from looseends_daemon.store.ledger import COLUMNS
+from looseends_daemon.store.ledger import COLUMNS, HOUR_MINUTES
 from looseends_daemon.store.query_sql import TEXT_TASKS_MAX, where
-from looseends_daemon.store.questions import NO_CURSOR, Question, ask_async, mark_of, page_mark, whole
+from looseends_daemon.store.questions import NO_CURSOR, Question, ask_apart, mark_of, page_mark, whole
+from looseends_daemon.store.seeking import Bounds, Walk, place_after, place_before
 
 T = TypeVar("T")
+SEEK_S_MAX = 0.05
+"""How long a list may look for more rows before it says how far it got (s)."""
 
 
 class StoreReader:
@@ -46,7 +49,7 @@ class StoreReader:
         self._now = wall_ns
 
     async def _ask(self, question: Question[T]) -> T:
-        return await self._database.read(lambda conn: ask_async(conn, question))
+        return await self._database.read(lambda conn: ask_apart(conn, question))
 
     # --- tasks ---
 
@@ -54,10 +57,9 @@ class StoreReader:
         self, q: str, *, from_: int | None = None, to: int | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Task]:
         """Newest begun first. Raises QueryError with column and allowed words, ValueError for a made-up cursor."""
-        query = parse(q)
-        sql, params = where(query, now=self._now(), to=to)
-        searched = f"names everywhere; inside of the newest {TEXT_TASKS_MAX:,} tasks" if query.searches_text else None
-        return await self._ask(_tasks(sql, params, from_, to, limit, cursor, self._base, searched))
+        query, bounds = parse(q), Bounds(from_=from_, to=to, below=None if cursor is None else _cursor(cursor))
+        sql = where(query, now=self._now(), to=to)
+        return await self._ask(_tasks(Walk(query, sql, bounds, "task.*", SEEK_S_MAX), limit, self._base, query.searches_text))
 
     async def task(self, task_id: str) -> Task | None:
         """One task with lineage and replayability; also by the id its sender gave it."""
@@ -122,36 +124,23 @@ class StoreReader:
         return await self._ask(_audit(limit, cursor))
 
 
-def _tasks(
-    sql: str,
-    params: list[Any],
-    from_: int | None,
-    to: int | None,
-    limit: int,
-    cursor: str | None,
-    base: str,
-    searched: str | None,
-) -> Question[Page[Task]]:
-    bounds = ["1"]
-    values: list[object] = []
-    for column, value in (("task.began_at >= ?", from_), ("task.began_at < ?", to)):
-        if value is not None:
-            bounds.append(column)
-            values.append(value)
-    if cursor is not None:
-        began_at, task = _cursor(cursor)
-        bounds.append("(task.began_at, task.id) < (?, ?)")
-        values += [began_at, task]
-    rows = yield (
-        f"SELECT task.* FROM task WHERE {sql} AND {' AND '.join(bounds)} ORDER BY task.began_at DESC, task.id DESC LIMIT ?",
-        [*params, *values, limit + 1],
-    )
+def _tasks(walk: Walk, limit: int, base: str, searches_text: bool) -> Question[Page[Task]]:
+    yield from walk.take(limit + 1)
+    rows = walk.rows
     found = yield from shown.neighbours(rows[:limit])
     items = []
     for row in rows[:limit]:
         items.append((yield from shown.full(row, found, base)))
-    more = f"{rows[limit - 1]['began_at']:x}.{rows[limit - 1]['id'].hex()}" if len(rows) > limit else None
-    return Page(items=items, next_cursor=more, searched=searched)
+    more = place_after(rows[limit - 1]) if len(rows) > limit else place_before(walk.seen_from) if walk.stopped else None
+    return Page(items=items, next_cursor=more, searched=_searched(walk, len(rows) > limit, searches_text))
+
+
+def _searched(walk: Walk, is_full: bool, searches_text: bool) -> str | None:
+    """How far it was looked, where that is not as far as there is anything."""
+    said = [f"names everywhere; inside of the newest {TEXT_TASKS_MAX:,} tasks"] if searches_text else []
+    if walk.stopped and not is_full:
+        said.append(f"so far only what began at {format_time(walk.seen_from)} or later was looked at; the next page goes on")
+    return "; ".join(said) or None
 
 
 def _cursor(cursor: str) -> tuple[int, bytes]:
@@ -187,18 +176,17 @@ def _last_event_at() -> Question[int | None]:
 
 
 def _ledger(from_: int, to: int, bucket: float | None, service: str | None, now: int) -> Question[Ledger]:
-    width = int((bucket or 60) // 60)
+    width = int((bucket or 3600) // 60)
     first, last = from_ // MINUTE_NS, -(-to // MINUTE_NS)
     sums = ", ".join(f"sum({column}) AS {column}" for column in COLUMNS)
-    params: list[Any] = [width, width, first, last]
-    only = ""
+    table, params = "ledger_all WHERE minute >= ? AND minute < ?", [first, last]
     if service is not None:
-        only = " AND type IN (SELECT id FROM type WHERE service = ?)"
-        params.append(service)
-    rows = yield (
-        f"SELECT minute / ? * ? AS at, {sums} FROM ledger WHERE minute >= ? AND minute < ?{only} GROUP BY 1 ORDER BY 1",
-        params,
-    )
+        of = yield "SELECT id FROM type WHERE service = ?", (service,)
+        only = f"type IN ({', '.join(str(int(row['id'])) for row in of)})"
+        table = f"ledger WHERE minute >= ? AND minute < ? AND {only}"
+        if width % HOUR_MINUTES == 0:
+            table, params = ledger.window(first, last, only)
+    rows = yield f"SELECT minute / ? * ? AS at, {sums} FROM {table} GROUP BY 1 ORDER BY 1", [width, width, *params]
     buckets = [_bucket(row) for row in rows]
     total = {column: sum(getattr(one, column) for one in buckets) for column in COLUMNS}
     settled = {"failed": total.pop("settled_failed"), "gap": total.pop("settled_gap")}

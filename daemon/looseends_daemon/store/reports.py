@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from looseends_daemon.core.orders import COUNTED
-from looseends_daemon.core.plans import RunItem, Side
+from looseends_daemon.core.plans import UNHEARD, RunItem, Side
 from looseends_daemon.core.resources import Page, Task
 from looseends_daemon.store import shown
 from looseends_daemon.store.codes import text
@@ -25,13 +25,19 @@ _PLANNED = f"""
     SELECT i.n, i.task, i.state AS item_state, i.detail, w.taken, w.reasons, {_ORDER}
     FROM replay_plan_item i JOIN replay_plan_why w ON w.plan = i.plan AND w.no = i.why
         LEFT JOIN replay_order o ON o.replay = ?1 AND o.item = i.n LEFT JOIN task n ON n.id = o.id
-    WHERE i.plan = ?2 AND i.n > ?3 ORDER BY i.n, o.created_at LIMIT ?4"""
+    WHERE i.plan = ?2 AND i.n > ?3 AND {{fits}} ORDER BY i.n, o.created_at LIMIT ?4"""
+# The items that may have the wanted state (?5), so that a page is full of it wherever it stands; what has it, `_state` says.
+_ORDERED = """SELECT item FROM replay_order WHERE replay = ?1 AND over = ?5
+    UNION ALL SELECT item FROM replay_order WHERE replay = ?1 AND over IS NULL"""
+_LEFT = "SELECT x.n FROM replay_plan_item x WHERE x.plan = ?2 AND x.state IS NULL"
+_BLOCKED = """SELECT x.n FROM replay_plan_item x JOIN replay_plan_why y ON y.plan = x.plan AND y.no = x.why
+    WHERE x.plan = ?2 AND (x.state = 'blocked' OR y.taken = 0)"""
 _PRESSED = f"""
     SELECT o.item AS n, o.task, NULL AS item_state, NULL AS detail, 1 AS taken, '[]' AS reasons, {_ORDER}
     FROM replay_order o LEFT JOIN task n ON n.id = o.id WHERE o.replay = ?1 ORDER BY o.id LIMIT ?2"""
 PRESSED_MAX = 500
-LOOKED_AT_MAX = 5_000
-"""Rows that one page looks at for items of one state; what it did not find by then is on the next page."""
+LOOKED_AT_MAX = 1_000
+"""Rows that one page looks at for items of one state; what it did not find among these is on the next page."""
 
 
 def run_items(replay_id: str, state: str | None, limit: int, cursor: str | None) -> Question[Page[RunItem] | None]:
@@ -49,10 +55,19 @@ def run_items(replay_id: str, state: str | None, limit: int, cursor: str | None)
         if after > run["total"]:
             raise ValueError(NO_CURSOR)
         looked_at = limit + 1 if state is None else LOOKED_AT_MAX
-        found = yield _PLANNED, (replay["no"], run["plan"], after, looked_at)
+        sql = _PLANNED.format(fits=_fits(state, replay["state"]))
+        found = yield sql, (replay["no"], run["plan"], after, looked_at, state)
         found, more = _cut(found, replay["state"], state, limit, looked_at)
     mine = [row for row in found if state is None or _state(row, replay["state"]) == state]
     return Page(items=(yield from _items(mine, replay["state"])), next_cursor=more)
+
+
+def _fits(state: str | None, stored: str) -> str:
+    """The condition on the items of one shown state."""
+    if state is None:
+        return "?5 IS NULL"
+    beside = {_rest(stored): _LEFT, "blocked": _BLOCKED}.get(state)
+    return f"i.n IN ({_ORDERED}{f' UNION ALL {beside}' if beside else ''})"
 
 
 def _cut(
@@ -74,6 +89,11 @@ def _state(row: sqlite3.Row, stored: str) -> str:
         return shown_state(row)
     if row["item_state"] == "blocked" or not row["taken"]:
         return "blocked"
+    return _rest(stored)
+
+
+def _rest(stored: str) -> str:
+    """The state of what has no order yet."""
     return "cancelled" if stored == "cancelled" else "waiting"
 
 
@@ -116,7 +136,7 @@ def _side(task: Task | None, task_id: str) -> Side | None:
 def _new(task: Task | None, row: sqlite3.Row) -> Side:
     """The new task; before anything is heard of it, what its order holds."""
     seen = _side(task, text(row["order_id"]))
-    return seen if seen is not None else Side(id=text(row["order_id"]), state="unheard", args=json.loads(row["args"]))
+    return seen if seen is not None else Side(id=text(row["order_id"]), state=UNHEARD, args=json.loads(row["args"]))
 
 
 STATES = (*COUNTED,)

@@ -13,16 +13,18 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 
+from looseends.wire import is_uuid
+from looseends_daemon.core.facts import OPENINGS
 from looseends_daemon.core.resources import STATES, Value
 from looseends_daemon.core.retention import DAY_NS, FORECAST_NS_MIN, Growth, Kept, Rules, Sizes, may_go
 from looseends_daemon.core.stats import MINUTE_NS, TERMS
-from looseends_daemon.core.view import view_of
-from looseends_daemon.store.cells import InstanceIds, numbers, unpack
+from looseends_daemon.store.cells import numbers
 from looseends_daemon.store.checkpoints import wal_bytes
 from looseends_daemon.store.codes import JUDGED, ORDER, blob
 from looseends_daemon.store.durations import Durations
 from looseends_daemon.store.facts import place_of_row
-from looseends_daemon.store.ledger import COLUMNS, Moves
+from looseends_daemon.store.ledger import COLUMNS, Moves, differences, sweep
+from looseends_daemon.store.packed import told_in
 from looseends_daemon.store.plans import forget_plans
 from looseends_daemon.store.questions import Question
 
@@ -44,8 +46,8 @@ OWNERS = {
     "replay_run": "the replay",
     **dict.fromkeys(("expected_name", "seen", "seen_mark", "overlapping"), "its time: store/expectations.py"),
     "expect_rule": "the configuration",
-    "ledger": "the tasks it counts",
-    "duration": "the tasks it counts",
+    **dict.fromkeys(("ledger", "ledger_all", "ledger_hour"), "the tasks it counts"),
+    **dict.fromkeys(("duration", "duration_day"), "the tasks it counts"),
     "incident": "its last task, retain_failed after it resolved",
     "acknowledgement": "the incident",
     "silence": "store/silences.py: retain_failed after its end",
@@ -188,18 +190,15 @@ def _take_out(conn: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> None:
     conn.executemany("DELETE FROM task WHERE id = ?", ids)
     moves.write(conn)
     took.write(conn)
-    empty = " AND ".join(f"{column} = 0" for column in COLUMNS)
-    conn.executemany(f"DELETE FROM ledger WHERE minute = ? AND environment = ? AND type = ? AND {empty}", cells)
+    sweep(conn, cells)
 
 
 def _as_child(rows: Iterable[sqlite3.Row]) -> list[tuple[bytes, bytes]]:
-    """(parent, task) of those that name a parent; the others are not unpacked."""
-    ids, found = InstanceIds(), []
+    """(parent, task) of those that name a parent."""
+    found = []
     for row in rows:
-        if b"parent" in row["facts"]:
-            parent = view_of(unpack(row["facts"], ids)).opening.get("parent")
-            if isinstance(parent, str) and len(parent) == 36:
-                found.append((blob(parent), row["id"]))
+        parents = (parent for parent in told_in(row["facts"], "parent", OPENINGS) if is_uuid(parent))
+        found += [(blob(parent), row["id"]) for parent in parents]
     return found
 
 
@@ -326,11 +325,11 @@ def shrink(conn: sqlite3.Connection, pages_max: int) -> None:
 
 
 def growth(now: int) -> Question[Growth]:
-    """How many tasks there are, and how many of them began in the last day: from the ledger, which is small."""
+    """How many tasks there are, and how many of them began in the last day: from the ledger's sums, which are small."""
     terms = " + ".join(f"sum({term})" for term in TERMS)
-    rows = yield f"SELECT coalesce({terms}, 0) AS tasks, min(minute) AS first FROM ledger", ()
+    rows = yield f"SELECT coalesce({terms}, 0) AS tasks, min(minute) AS first FROM ledger_all", ()
     since = max(now - DAY_NS, (rows[0]["first"] or 0) * MINUTE_NS)
-    recent = yield f"SELECT coalesce({terms}, 0) AS tasks FROM ledger WHERE minute >= ?", (since // MINUTE_NS,)
+    recent = yield f"SELECT coalesce({terms}, 0) AS tasks FROM ledger_all WHERE minute >= ?", (since // MINUTE_NS,)
     return Growth(tasks=rows[0]["tasks"], recent=recent[0]["tasks"], span=max(FORECAST_NS_MIN, now - since))
 
 
@@ -341,8 +340,8 @@ def given_up_before() -> Question[int]:
 
 
 def recount(conn: sqlite3.Connection) -> list[str]:
-    """Where ledger and tasks differ, in words; an empty list is how it must be."""
-    counted: dict[tuple[int, int, int], dict[str, int]] = {}
+    """Where the ledger or its sums differ from the tasks, in words; an empty list is how it must be."""
+    counted: dict[tuple[int, ...], dict[str, int]] = {}
     for row in conn.execute("SELECT began_at, state, verdict, settled, loose, environment, type, flags FROM task"):
         place = place_of_row(row)
         if not place.term:  # an expectation that was met in the end: a row, and no task
@@ -350,14 +349,7 @@ def recount(conn: sqlite3.Connection) -> list[str]:
         cell = counted.setdefault((place.minute, row["environment"], row["type"]), dict.fromkeys(COLUMNS, 0))
         for column, n in place.marks().items():
             cell[column] += n
-    written = {
-        (row["minute"], row["environment"], row["type"]): {column: row[column] for column in COLUMNS}
-        for row in conn.execute("SELECT * FROM ledger")
-        if any(row[column] for column in COLUMNS)
-    }
-    keys = sorted(counted.keys() | written.keys())
-    wrong = [key for key in keys if counted.get(key) != written.get(key)]
-    return [f"minute {key[0]}: {counted.get(key)} in tasks, {written.get(key)} in the ledger" for key in wrong]
+    return differences(conn, counted)
 
 
 assert STATES[3:] == ("succeeded", "failed", "cancelled"), "what is over is found by these states"

@@ -20,8 +20,8 @@ from typing import Any
 
 from looseends.wire import NS, canonical
 from looseends_daemon.core.orders import DETAIL_CHARS_MAX, UNCLAIMED_S_MAX
-from looseends_daemon.core.pace import HELD_NS_MAX, Rule, Seen, pace
-from looseends_daemon.core.plans import Judged, Wish, changed, edited_from, judged, may_hold, takes
+from looseends_daemon.core.pace import HELD_NS_MAX, Rule, Seen, Step, pace
+from looseends_daemon.core.plans import UNSEALED, Judged, Wish, changed, edited_from, judged, may_hold, takes
 from looseends_daemon.core.resources import Actor, CommandRefused, Replay, Value
 from looseends_daemon.store.access import audit
 from looseends_daemon.store.codes import text
@@ -199,22 +199,18 @@ def turn(conn: sqlite3.Connection, now: int) -> int | None:
     return min((due for due in dues if due is not None), default=None)
 
 
+def awake(conn: sqlite3.Connection) -> None:
+    """The daemon was started: time in which it was down is none in which a run waited for an instance."""
+    conn.execute("UPDATE replay_run SET held_since = NULL WHERE held_since IS NOT NULL")
+
+
 def _turn_one(conn: sqlite3.Connection, run: sqlite3.Row, now: int) -> int | None:
-    mark_over(conn, run["replay"])
-    flying, wrong = flying_and_wrong(ask(conn, stand(run["replay"])))
+    seen = _look(conn, run)
     rule = Rule(
         canary=run["canary"],
         per_second=run["per_second"],
         in_flight=run["in_flight"],
         stop_after_failures=run["stop_after_failures"],
-    )
-    seen = Seen(
-        pending=run["pending"],
-        released=run["released"],
-        in_flight=flying,
-        failures=max(0, wrong - run["forgiven"]),
-        canary_passed=bool(run["canary_passed"]),
-        next_at=run["next_at"],
     )
     step = pace(rule, seen, now)
     if step.stop is not None:
@@ -223,7 +219,28 @@ def _turn_one(conn: sqlite3.Connection, run: sqlite3.Row, now: int) -> int | Non
     if step.canary_passed and not run["canary_passed"] and run["canary"]:
         conn.execute("UPDATE replay_run SET canary_passed = 1 WHERE replay = ?", (run["replay"],))
     if not step.release:
-        return max(now + TICK_NS, step.next_at if flying < rule.in_flight else 0)
+        return max(now + TICK_NS, step.next_at if seen.in_flight < rule.in_flight else 0)
+    return _go_on(conn, run, rule, step, now)
+
+
+def _look(conn: sqlite3.Connection, run: sqlite3.Row) -> Seen:
+    """How this run stands. What was forgiven and then ended well is no credit for the next failure."""
+    mark_over(conn, run["replay"])
+    flying, wrong = flying_and_wrong(ask(conn, stand(run["replay"])))
+    if wrong < run["forgiven"]:
+        conn.execute("UPDATE replay_run SET forgiven = ? WHERE replay = ?", (wrong, run["replay"]))
+    return Seen(
+        pending=run["pending"],
+        released=run["released"],
+        in_flight=flying,
+        failures=max(0, wrong - run["forgiven"]),
+        canary_passed=bool(run["canary_passed"]),
+        next_at=run["next_at"],
+    )
+
+
+def _go_on(conn: sqlite3.Connection, run: sqlite3.Row, rule: Rule, step: Step, now: int) -> int | None:
+    """Release what the step allows; when to look again (ns), None: the run was stopped."""
     done = _release(conn, run, step.release, now)
     next_at = step.next_at - (step.release - done.released) * int(NS / rule.per_second)
     conn.execute(
@@ -289,7 +306,8 @@ def _order(
         left = verdict.unconfirmed(confirm)
         if verdict.answer == "blocked" and may_hold(left):
             return True, left[0].words
-        why = "; ".join(map(str, left)) or _unsealed(row, judged(row["task"], verdict, args))
+        same = row["seal"] == judged(row["task"], verdict, args).seal
+        why = "; ".join(map(str, left)) or (None if same else UNSEALED)
         if why is None:
             insert_order(conn, run["replay"], found, args, edit is not None, verdict.signature, now, row["n"])
     state = "order" if why is None else "blocked"
@@ -298,10 +316,3 @@ def _order(
         "UPDATE replay_plan_item SET state = ?, detail = ? WHERE plan = ? AND n = ?", (state, detail, run["plan"], row["n"])
     )
     return False, why
-
-
-def _unsealed(row: sqlite3.Row, after: Judged) -> str | None:
-    """Why what would be run is not what was planned; None: it is."""
-    if row["seal"] == after.seal:
-        return None
-    return "since the plan was made its arguments changed, or the signature of its function"

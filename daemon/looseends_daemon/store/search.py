@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from looseends_daemon.core.facts import OPENINGS, SLOTS
+from looseends_daemon.core.facts import OPENINGS
 from looseends_daemon.core.query import Match, Term
-from looseends_daemon.store.cells import decode
+from looseends_daemon.store.packed import told_in
 
 FIELDS = {"source": "source", "queue": "queue", "trace": "trace_id"}
-_NUMBERS = [SLOTS.index(slot) for slot in ("started", "scheduled", "expected")]
-assert set(OPENINGS) == {"started", "scheduled", "expected"}
+_SLOTS = ("started", "scheduled", "expected")
+assert set(OPENINGS) == set(_SLOTS)
 Piece = tuple[str, list[object]]
 
 
@@ -37,12 +37,10 @@ def told(facts: bytes, field: str, tag: str) -> str | None:
 
     `tag` names one of the tags where `field` is "tags", and is empty otherwise.
     """
-    for _, _, slots in sorted(decode(facts), key=lambda cell: cell[0], reverse=True):
-        for number in _NUMBERS:
-            found = slots[number][2].get(field) if number in slots else None
-            found = found.get(tag) if tag and isinstance(found, dict) else found
-            if found is not None:
-                return str(found)
+    for found in told_in(facts, field, _SLOTS):
+        found = found.get(tag) if tag and isinstance(found, dict) else found
+        if found is not None:
+            return str(found)
     return None
 
 

@@ -27,6 +27,7 @@ from looseends_daemon.core.view import View, view_of
 from looseends_daemon.core.words import span
 from looseends_daemon.store.cells import InstanceIds, numbers, unpack, with_payloads
 from looseends_daemon.store.codes import EXPECTED, JUDGED, ORDER, REPLAYED, flag_words, text, word
+from looseends_daemon.store.packed import learnt
 from looseends_daemon.store.questions import Question
 from looseends_daemon.store.sources import replayable, source
 
@@ -61,6 +62,7 @@ def _marks(values: Iterable[Any]) -> tuple[str, list[Any]]:
 def neighbours(rows: Sequence[sqlite3.Row]) -> Question[Neighbours]:
     """Fetch what these rows (at most 500) share."""
     found = Neighbours()
+    yield from learnt(found.ids, (row["facts"] for row in rows))
     marks, params = _marks({no for row in rows for no in numbers(row["facts"])})
     for one in (yield f"SELECT * FROM instance WHERE no IN ({marks})", params):
         found.ids.learn(one["no"], one["id"])

@@ -21,11 +21,13 @@ from looseends_daemon.core.stats import MINUTE_NS, TERMS
 from looseends_daemon.core.task_types import SLICES, TYPES_MAX, Bin, Slice, TaskType, TypeStory, toml_line
 from looseends_daemon.store.codes import WITH_PROCESS
 from looseends_daemon.store.connection import Database
-from looseends_daemon.store.durations import HOUR_NS
-from looseends_daemon.store.questions import NO_CURSOR, Question, ask_async, mark_of, whole
+from looseends_daemon.store.durations import BY_DAY_NS_MIN, DAY_NS, HOUR_NS
+from looseends_daemon.store.ledger import HOUR_MINUTES, window
+from looseends_daemon.store.questions import NO_CURSOR, Question, ask_apart, mark_of, whole
 
-_TASKS = " + ".join(f"ledger.{term}" for term in TERMS)
-_SUMS = ", ".join(f"sum(ledger.{term}) AS {term}" for term in (*TERMS, "loose"))
+_TASKS = " + ".join(TERMS)
+_SUMS = ", ".join(f"sum({term}) AS {term}" for term in (*TERMS, "loose"))
+_LAST = f"max(minute) FILTER (WHERE {_TASKS} > 0) AS last"
 _RANKS = ("gap", "loose", "failed", "tasks")
 """Which type comes first: by the first of these that differs, the greater one."""
 LOOPS_MAX = 10_000
@@ -43,13 +45,13 @@ class StoreTypes:
     ) -> Page[TaskType]:
         """See core/task_types.Types."""
         return await self._database.read(
-            lambda conn: ask_async(conn, _page(from_, to, environment, limit, cursor, self._policy()))
+            lambda conn: ask_apart(conn, _page(from_, to, environment, limit, cursor, self._policy()))
         )
 
     async def type_of(self, service: str, name: str, from_: int, to: int, *, environment: str | None = None) -> TypeStory | None:
         """See core/task_types.Types."""
         return await self._database.read(
-            lambda conn: ask_async(conn, _story(service, name, from_, to, environment, self._policy()))
+            lambda conn: ask_apart(conn, _story(service, name, from_, to, environment, self._policy()))
         )
 
 
@@ -59,22 +61,26 @@ def _page(
     place = _place(cursor)
     only, values = _only(environment)
     first, last = _minutes(from_, to)
-    width = _width(first, last)
+    origin, width = _parts(first, last)
+    cells, bounds = window(first, last)
     # One pass over the ledger gives the sums and the parts: sorted by type twice, it took half as long again.
     rows = yield (
-        f"SELECT type, (minute - ?) / ? AS part, {_SUMS}, sum({_TASKS}) AS tasks, max(minute) AS last FROM ledger"
-        f" WHERE minute >= ? AND minute < ?{only} GROUP BY 1, 2 HAVING tasks > 0 LIMIT ?",
-        (first, width, first, last, *values, TYPES_MAX * (SLICES + 1)),
+        f"SELECT type, (minute - ?) / ? AS part, {_SUMS}, sum({_TASKS}) AS tasks, {_LAST} FROM {cells}"
+        f" WHERE 1{only} GROUP BY 1, 2 HAVING tasks > 0 LIMIT ?",
+        (origin, width, *bounds, *values, TYPES_MAX * (SLICES + 1)),
     )
     ranked = sorted(_by_type(rows).items(), key=lambda pair: (*(-pair[1][name] for name in _RANKS), pair[0]))
     ids = [no for no, _ in ranked[place : place + limit]]
     named = yield from _named(ids)
-    slices = _sliced(rows, set(ids), first, last, width)
+    slices = _sliced(rows, set(ids), origin, last, width)
+    newest = yield from _newest({no: dict(ranked)[no]["last"] for no in ids}, last, only, values)
     bins = yield from _bins(ids, from_, to, environment)
     loops = yield from _loops(ids)
     offered = yield from _offered()
     found = dict(ranked)
-    items = [_type({**found[no], **named[no]}, slices[no], bins[no], loops[no], offered, policy) for no in ids]
+    items = [
+        _type({**found[no], **named[no], "last": newest[no]}, slices[no], bins[no], loops[no], offered, policy) for no in ids
+    ]
     return Page(items=items, next_cursor=mark_of(place + limit) if len(ranked) > place + limit else None)
 
 
@@ -97,19 +103,26 @@ def _named(ids: list[int]) -> Question[dict[int, dict[str, Any]]]:
 
 def _story(service: str, name: str, from_: int, to: int, environment: str | None, policy: Policy) -> Question[TypeStory | None]:
     only, values = _only(environment)
-    rows = yield (
-        f"SELECT type.id, type.service, type.name, type.ends_alone, {_SUMS}, sum({_TASKS}) AS tasks, max(minute) AS last"
-        f" FROM type LEFT JOIN ledger ON ledger.type = type.id AND minute >= ? AND minute < ?{only}"
-        " WHERE type.service = ? AND type.name = ? GROUP BY type.id",
-        (*_minutes(from_, to), *values, service, name),
-    )
-    if not rows:
+    named = yield "SELECT id, service, name, ends_alone FROM type WHERE service = ? AND name = ?", (service, name)
+    if not named:
         return None
-    no = rows[0]["id"]
-    slices = yield from _slices(no, from_, to, environment)
+    no = named[0]["id"]
+    first, last = _minutes(from_, to)
+    origin, width = _parts(first, last)
+    cells, bounds = window(first, last, f"type = {int(no)}")
+    rows = yield (
+        f"SELECT type, (minute - ?) / ? AS part, {_SUMS}, sum({_TASKS}) AS tasks, {_LAST} FROM {cells}"
+        f" WHERE 1{only} GROUP BY 2 HAVING tasks > 0",
+        (origin, width, *bounds, *values),
+    )
+    sums = _by_type(rows).get(no)
+    last_at = None if sums is None else (yield from _newest({no: sums["last"]}, last, only, values))[no]
+    slices = _sliced(rows, {no}, origin, last, width)[no]
     bins = (yield from _bins([no], from_, to, environment))[no]
     loops = yield from _loops([no])
-    shown = _type(dict(rows[0]), slices, bins, loops[no], (yield from _offered()), policy)
+    counted = sums or dict.fromkeys((*TERMS, "loose", "tasks"), 0)
+    counted = {**counted, **dict(named[0]), "last": last_at}
+    shown = _type(counted, slices, bins, loops[no], (yield from _offered()), policy)
     found = suggestions(bins)
     best = next((one for one in found if one.best), None)
     toml = toml_line(service, name, best.deadline) if best is not None else None
@@ -165,26 +178,30 @@ def _marks(ids: Iterable[int]) -> tuple[str, list[object]]:
     return ", ".join("?" * len(values)), values
 
 
-def _width(first: int, last: int) -> int:
-    """How many minutes one of SLICES parts takes."""
-    return max(1, -(-(last - first) // SLICES))
+def _parts(first: int, last: int) -> tuple[int, int]:
+    """(the minute at which the first of SLICES parts begins, how many minutes each takes); of long windows whole hours."""
+    width = max(1, -(-(last - first) // SLICES))
+    if width < HOUR_MINUTES:
+        return first, width
+    origin = first // HOUR_MINUTES * HOUR_MINUTES
+    return origin, -(-(last - origin) // SLICES // HOUR_MINUTES) * HOUR_MINUTES
 
 
-def _slices(no: int, from_: int, to: int, environment: str | None) -> Question[list[Slice]]:
-    """The window of one type in SLICES equal parts."""
-    first, last = _minutes(from_, to)
-    width = _width(first, last)
-    only, of = _only(environment)
-    rows = yield (
-        f"SELECT type, (minute - ?) / ? AS part, sum({_TASKS}) AS tasks, sum(failed) AS failed, sum(gap) AS gap FROM ledger"
-        f" WHERE minute >= ? AND minute < ? AND type = ?{only} GROUP BY 2",
-        (first, width, first, last, no, *of),
-    )
-    return _sliced(rows, {no}, first, last, width)[no]
+def _newest(hours: Mapping[int, int], last: int, only: str, values: list[object]) -> Question[dict[int, int]]:
+    """In which minute the newest task of each type began, given the minute or the whole hour: hours say no more."""
+    found = {}
+    for no, minute in hours.items():
+        rows = yield (
+            f"SELECT minute FROM ledger WHERE type = ? AND minute >= ? AND minute < ?{only} AND {_TASKS} > 0"
+            " ORDER BY minute DESC LIMIT 1",
+            (no, minute, min(minute + HOUR_MINUTES, last), *values),
+        )
+        found[no] = int(rows[0]["minute"]) if rows else minute
+    return found
 
 
-def _sliced(rows: Iterable[sqlite3.Row], ids: set[int], first: int, last: int, width: int) -> defaultdict[int, list[Slice]]:
-    empty = [Slice(at=(first + n * width) * MINUTE_NS) for n in range(-(-(last - first) // width))]
+def _sliced(rows: Iterable[sqlite3.Row], ids: set[int], origin: int, last: int, width: int) -> defaultdict[int, list[Slice]]:
+    empty = [Slice(at=(origin + n * width) * MINUTE_NS) for n in range(-(-(last - origin) // width))]
     found: defaultdict[int, list[Slice]] = defaultdict(lambda: list(empty))
     for row in rows:
         if row["type"] in ids:
@@ -195,12 +212,13 @@ def _sliced(rows: Iterable[sqlite3.Row], ids: set[int], first: int, last: int, w
 
 
 def _bins(ids: list[int], from_: int, to: int, environment: str | None) -> Question[defaultdict[int, Counter[int]]]:
-    """Durations by type; whole hours, so the first hour of a window is taken whole."""
+    """Durations by type; whole hours, of windows over two days whole days: the first of them is taken whole."""
     marks, values = _marks(ids)
     only, of = _only(environment)
+    table, time, span = ("duration_day", "day", DAY_NS) if to - from_ > BY_DAY_NS_MIN else ("duration", "hour", HOUR_NS)
     rows = yield (
-        f"SELECT type, bin, sum(n) AS n FROM duration WHERE type IN ({marks}) AND hour >= ? AND hour < ?{only} GROUP BY 1, 2",
-        (*values, from_ // HOUR_NS, -(-to // HOUR_NS), *of),
+        f"SELECT type, bin, sum(n) AS n FROM {table} WHERE type IN ({marks}) AND {time} >= ? AND {time} < ?{only} GROUP BY 1, 2",
+        (*values, from_ // span, -(-to // span), *of),
     )
     found: defaultdict[int, Counter[int]] = defaultdict(Counter)
     for row in rows:

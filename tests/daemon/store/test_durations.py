@@ -51,6 +51,8 @@ async def test_the_bins_are_a_count_of_the_tasks_whatever_order_their_facts_come
     counted = await database.write(lambda conn: conn.execute("SELECT sum(n) FROM duration").fetchone()[0])
     ended = await database.write(lambda conn: conn.execute("SELECT count(*) FROM task WHERE state = 3").fetchone()[0])
     assert counted == ended > 40
+    by_day = await database.write(lambda conn: conn.execute("SELECT sum(n) FROM duration_day").fetchone()[0])
+    assert by_day == counted
     await database.close()
 
 
@@ -59,6 +61,10 @@ async def test_a_wrong_bin_would_be_found(tmp_path: Path) -> None:
     await tell(database, event("started", 1, 0), event("finished", 1, 2))
     await database.write(lambda conn: conn.execute("UPDATE duration SET bin = bin + 1"))
     assert len(await database.write(durations.recount)) == 2
+    await database.write(lambda conn: conn.execute("UPDATE duration SET bin = bin - 1"))
+    assert await database.write(durations.recount) == []
+    await database.write(lambda conn: conn.execute("UPDATE duration_day SET n = n + 1"))
+    assert len(await database.write(durations.recount)) == 1
     await database.close()
 
 

@@ -56,7 +56,8 @@ CREATE INDEX instance_live ON instance (state) WHERE state != 'gone';
 -- Who came after an instance on its host.
 CREATE INDEX instance_place ON instance (service, host, first_heard_at);
 
--- The narrow row: columns are the view that pages and the detector search by; `facts` is the truth they are folded from.
+-- The narrow row: columns are the view that pages and the detector search by; `facts` is the truth they are folded from
+-- (store/packed.py: it does not say again what `type` and `environment` say).
 -- `check_at`: when the detector must look again (NULL: never). `flags` are bits over core/resources.FLAGS, then JUDGED, ORDER.
 CREATE TABLE task (
     id BLOB PRIMARY KEY,
@@ -79,12 +80,16 @@ CREATE TABLE task (
     incident INTEGER,
     facts BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX task_newest ON task (began_at DESC, id DESC);
+-- Read backwards by nearly everybody, and yet not DESC: what grows at its front end leaves every page half empty (60 bytes a task
+-- instead of 31).
+CREATE INDEX task_newest ON task (began_at, id);
 CREATE INDEX task_check ON task (check_at) WHERE check_at IS NOT NULL;
-CREATE INDEX task_open ON task (instance) WHERE state < 3;
+-- Everything that is counted over what is open stands in it: 100,000 open tasks are counted in a tenth of the time.
+CREATE INDEX task_open ON task (instance, verdict, state, environment, type, flags, began_at) WHERE state < 3;
 -- 1024: store/codes.py WITH_PROCESS. A loop lives again when its instance does.
 CREATE INDEX task_loop ON task (instance) WHERE flags & 1024;
-CREATE INDEX task_loose ON task (began_at DESC) WHERE loose = 1;
+-- `loose` is always 1 in it, and takes no byte: with it a count reads the index alone.
+CREATE INDEX task_loose ON task (loose, began_at) WHERE loose = 1;
 -- Failures that nobody has looked at; 4 is `failed`. They dismiss themselves in the end.
 CREATE INDEX task_failed ON task (ended_at, id) WHERE loose = 1 AND state = 4;
 CREATE INDEX task_incident ON task (incident, loose, settled) WHERE incident IS NOT NULL;
@@ -127,6 +132,36 @@ CREATE TABLE ledger (
     PRIMARY KEY (minute, environment, type)
 ) WITHOUT ROWID;
 
+-- What `ledger` adds up to, written with it: by minute over all types, and by hour. A week of a busy company is a million rows
+-- there, ten thousand here.
+CREATE TABLE ledger_all (
+    minute INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    in_time INTEGER NOT NULL DEFAULT 0,
+    gap INTEGER NOT NULL DEFAULT 0,
+    settled_failed INTEGER NOT NULL DEFAULT 0,
+    settled_gap INTEGER NOT NULL DEFAULT 0,
+    loose INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (minute, environment)
+) WITHOUT ROWID;
+CREATE TABLE ledger_hour (
+    hour INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    in_time INTEGER NOT NULL DEFAULT 0,
+    gap INTEGER NOT NULL DEFAULT 0,
+    settled_failed INTEGER NOT NULL DEFAULT 0,
+    settled_gap INTEGER NOT NULL DEFAULT 0,
+    loose INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (hour, environment, type)
+) WITHOUT ROWID;
+
 -- How long tasks that succeeded took, by hour of begin: how many fell into which bin of core/durations.py. Moved with the tasks, in
 -- the transaction that changes them.
 CREATE TABLE duration (
@@ -136,6 +171,15 @@ CREATE TABLE duration (
     bin INTEGER NOT NULL,
     n INTEGER NOT NULL,
     PRIMARY KEY (type, hour, environment, bin)
+) WITHOUT ROWID;
+-- The same by day, for windows of days: fifty types of a week are 200,000 rows above, 10,000 here.
+CREATE TABLE duration_day (
+    day INTEGER NOT NULL,
+    environment INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    bin INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (type, day, environment, bin)
 ) WITHOUT ROWID;
 
 -- == expectations ==================================================================================================
