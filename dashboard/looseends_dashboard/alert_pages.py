@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from looseends_daemon.core.marks import SHOWN_MAX, UNDO_S, Dismissal
-from looseends_daemon.core.matchers import Matcher
 from looseends_daemon.core.resources import Actor, CommandRefused, Incident, Notice, Task
 from looseends_dashboard import access, asked, links, marks, views
 
@@ -252,14 +251,12 @@ def paged(page: Any, cursor: str | None, base: str) -> dict[str, Any]:
 
 def matchers_of(incident: Incident) -> str:
     """What a silence for this incident would match on: its cause, as narrow as its key."""
-    pairs = (("environment", incident.environment), ("service", incident.service))
-    cause = ("instance", incident.instance) if incident.instance else ("name", incident.name)
-    return ", ".join(str(Matcher(label=label, operator="=", value=value)) for label, value in (*pairs, cause) if value)
+    cause = {"instance": incident.instance} if incident.instance else {"name": incident.name}
+    return links.matching(environment=incident.environment, service=incident.service, **cause)
 
 
 def _plan_href(incident: Incident) -> str:
-    query = links.cause_query(incident)
-    return links.plan(f"is:loose {query}") if query and incident.counts.open else ""
+    return links.address("/replays/new", {"incident": incident.id}) if incident.counts.open else ""
 
 
 def incident_of(dismissal: Dismissal) -> str:

@@ -16,8 +16,15 @@ from importlib import resources
 
 from aiohttp import web
 
-PARTS = ("copy", "keys", "zone", "brush", "table", "suggest", "views", "live")
-"""What `app.js` is made of, in this order: `live` uses what `zone` offers."""
+PARTS = ("copy", "keys", "brush", "table", "suggest")
+"""What `app.js` is made of: at once, whatever somebody may press or type at once."""
+LATER = ("zone", "views", "live")
+"""Run once the page has been painted, in this order (`live` uses what `zone` offers): these ask the browser's stores, and start a
+worker, and a first paint waits for both. Who reads local times would see them change: there it runs before."""
+_PAINTED = (
+    "(document.hidden || 'zone' in document.body.dataset ? queueMicrotask :"
+    " (run) => requestAnimationFrame(() => setTimeout(run)))"
+)
 _WHOLE_COMMENT = re.compile(r"/\*(?:(?!\*/).)*\*/")
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -35,8 +42,8 @@ class Asset:
 def assets() -> dict[str, Asset]:
     """All files by name."""
     folder = resources.files("looseends_dashboard") / "static"
-    parts = [folder / "app" / f"{name}.js" for name in PARTS]
-    script = "".join(f"{{\n{part.read_text()}}}\n" for part in parts)
+    now, later = ("".join(f"{{\n{(folder / 'app' / f'{name}.js').read_text()}}}\n" for name in names) for names in (PARTS, LATER))
+    script = f"{now}{_PAINTED}(() => {{\n{later}}});\n"
     texts = {"app.js": script} | {f.name: f.read_text() for f in sorted(folder.iterdir(), key=lambda f: f.name) if "." in f.name}
     return {name: Asset(name, squeezed(text).encode()) for name, text in texts.items()}
 

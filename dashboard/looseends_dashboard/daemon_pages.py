@@ -130,12 +130,31 @@ def _storage(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("Growth", f"{size(forecast.get('bytes_per_day', 0))} a day, {size(forecast.get('bytes_per_task', 0))} a task"),
         ("Forecast", f"levels off at {size(forecast.get('levels_off_at', 0))}; {ahead}"),
         ("Disk", f"{size(sizes.get('disk_free', 0))} free of {size(sizes.get('disk_total', 0))}"),
+        ("Waiting to be written", _waiting(figures)),
+        ("Still with the services", _behind(figures)),
         ("Commits", words.number(figures.get("commits", 0))),
         ("Removed by retention", words.plural(figures.get("removed", 0), "task")),
     ]
     if figures.get("given_up"):
         lines.append(("Given up for room", words.plural(figures["given_up"], "task")))
     return lines
+
+
+def _waiting(figures: dict[str, Any]) -> str:
+    """What the writer has not got to yet, and whether anybody was sent away because of that."""
+    told = (
+        f"{size(figures.get('queued', 0))} of {size(figures.get('queued_max', 0))}, at most {size(figures.get('queued_most', 0))}"
+    )
+    refused = figures.get("refused", 0)
+    return f"{told}; {words.plural(refused, 'batch', 'batches')} told to come again" if refused else told
+
+
+def _behind(figures: dict[str, Any]) -> str:
+    """What services have recorded and not sent yet."""
+    records = figures.get("behind_records", 0)
+    if not records:
+        return "nothing: all that is known is here"
+    return f"{words.plural(records, 'record')} of {words.plural(figures.get('behind_instances', 0), 'instance')}"
 
 
 def size(count: float) -> str:

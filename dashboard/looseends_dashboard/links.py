@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from looseends.wire import NAME_CHARS_MAX, format_time
+from looseends_daemon.core.matchers import Matcher
 from looseends_daemon.core.resources import Incident
 
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)
@@ -44,6 +45,11 @@ def href(q: str = "", from_: int | None = None, to: int | None = None, cursor: s
 def plan(q: str, from_: int | None = None, to: int | None = None) -> str:
     """Where a replay of all of these tasks is planned: nothing runs before somebody has seen the plan."""
     return href(q, from_, to, base="/replays/new")
+
+
+def matching(**labels: str | None) -> str:
+    """What a silence of just this would match on; a label that is None or empty is left out."""
+    return ", ".join(str(Matcher(label=label, operator="=", value=value)) for label, value in labels.items() if value)
 
 
 def type_path(service: str, name: str, base: str = "/types") -> str:

@@ -76,6 +76,7 @@ def endpoint_mark(endpoint: Endpoint) -> Mark:
 _NOTICES = {
     "delivered": ("✓", "ended"),
     "pending": ("▹", "running"),
+    "retrying": ("▸", "running"),
     "delivering": ("▸", "running"),
     "exhausted": ("✕", "failed"),
 }
@@ -83,5 +84,6 @@ _NOTICES = {
 
 def notice_mark(notice: Notice) -> Mark:
     """Whether a message has arrived."""
-    glyph, kind = _NOTICES.get(notice.state, ("⊘", "ended"))
-    return Mark(glyph=glyph, word=spoken(notice.state), kind=kind)
+    state = "retrying" if notice.state == "pending" and notice.attempts else notice.state
+    glyph, kind = _NOTICES.get(state, ("⊘", "ended"))
+    return Mark(glyph=glyph, word=spoken(state), kind=kind)

@@ -20,6 +20,8 @@ LOOSE_READ_MAX = 200
 INCIDENTS_MAX = 50
 TROUBLED_MAX = 24
 TYPES_MAX = 5
+BESIDE_MAX = 3
+"""So many releases and deaths stand under the picture, the newest; the rest stands with its table."""
 
 
 class Picked(Value, frozen=True):
@@ -167,6 +169,7 @@ def _picture(
         "picture": charts.gap_picture(ledger, shown.bar_s, marks=marks, blind=blind, picked=part),
         "bar_s": shown.bar_s,
         "marks": list(reversed(marks)),
+        "beside_max": BESIDE_MAX,
         "blind": blind,
         "troubled": troubled[:TROUBLED_MAX],
         "troubled_left": max(0, len(troubled) - TROUBLED_MAX),

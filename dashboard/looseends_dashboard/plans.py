@@ -7,6 +7,8 @@ from, with nothing lost that was typed; a page shows at most ROWS_MAX tasks, how
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,7 +17,17 @@ from aiohttp import web
 from looseends.wire import NOTE_CHARS_MAX, format_time
 from looseends_daemon.core import pace
 from looseends_daemon.core.orders import COUNTED
-from looseends_daemon.core.plans import ANSWERS, NAMED_TASKS_MAX, Plan, PlanCommands, PlanReader, RunItem, Selection, Wish
+from looseends_daemon.core.plans import (
+    ANSWERS,
+    NAMED_TASKS_MAX,
+    UNHEARD,
+    Plan,
+    PlanCommands,
+    PlanReader,
+    RunItem,
+    Selection,
+    Wish,
+)
 from looseends_daemon.core.query import QUERY_CHARS_MAX, QueryError
 from looseends_daemon.core.replay import CONFIRMABLE
 from looseends_daemon.core.resources import CommandRefused, Replay, Value
@@ -52,12 +64,27 @@ class Field(Value, frozen=True):
 
 
 class ItemRow(Value, frozen=True):
-    """One task of a run with its mark, and both sides in a few words."""
+    """One task of a run with its mark, and both sides in a few words. `id` stays the same while its order comes and goes.
 
+    `heard`: there is a new task to look at.
+    """
+
+    id: str
     item: RunItem
     mark: Mark
     old: str
     new: str
+    heard: bool
+
+
+class Chosen(Value, frozen=True):
+    """What a plan was made of: words, and what stands after them on the page. Times in ns."""
+
+    words: str
+    query: str | None = None
+    incident: str | None = None
+    from_: int | None = None
+    to: int | None = None
 
 
 class Planning:
@@ -69,6 +96,7 @@ class Planning:
     async def new(self, request: web.Request) -> web.Response:
         """GET /replays/new?q=&from=&to=, ?task=.., ?incident=: what is chosen, before a plan is made of it."""
         typed = {name: request.query.get(name, "").strip() for name in ("q", "from", "to", "incident")}
+        typed |= {name: typed[name].replace(".000000Z", "Z") for name in ("from", "to")}
         tasks = request.query.getall("task", [])[:NAMED_TASKS_MAX]
         return self._new(request, typed, tasks)
 
@@ -131,12 +159,13 @@ class Planning:
             answer=answer,
             answers=[(word, links.address(here, {"answer": word}), plan.counts[word]) for word in ANSWERS],
             items=page.items,
+            said={reason.words for reason in plan.reasons},
             first=links.address(here, {"answer": answer} if answer else {}) if cursor else None,
             next=_next(here, answer, page.next_cursor),
             fields=_fields(typed or {}),
             note=(typed or {}).get("note", ""),
             confirm=confirm,
-            selection=selection_words(plan),
+            chosen=chosen(plan),
             again=[(name, value) for name, value in _again(plan)],
             args_text=json.dumps(plan.args, ensure_ascii=False) if plan.args is not None else "",
         )
@@ -189,7 +218,7 @@ async def run_values(reader: PlanReader | None, request: web.Request, replay: Re
     here = f"/replays/{quote(replay.id, safe='')}"
     only = {"state": state} if state else {}
     return {
-        "items": [_row(item) for item in page.items] if page else [],
+        "items": _rows(page.items) if page else [],
         "state": state,
         "states": [(word, links.address(here, {"state": word}), n) for word, n in replay.counts.items() if n and word != "total"],
         "older": links.address(here, {**only, "cursor": page.next_cursor}) if page and page.next_cursor else None,
@@ -197,20 +226,31 @@ async def run_values(reader: PlanReader | None, request: web.Request, replay: Re
     }
 
 
-def _row(item: RunItem) -> ItemRow:
-    glyph, kind, _ = views.ORDERS.get(item.state, ("⊘", "ended", ""))
-    return ItemRow(
-        item=item, mark=Mark(glyph=glyph, word=spoken(item.state), kind=kind), old=_side(item.old), new=_side(item.new)
-    )
+def _rows(items: Sequence[RunItem]) -> list[ItemRow]:
+    """Each with its mark; the second order of an item stands below the first, as `n.2`."""
+    rows: list[ItemRow] = []
+    orders: Counter[int] = Counter()
+    for item in items:
+        orders[item.n] += 1
+        glyph, kind, _ = views.ORDERS.get(item.state, ("⊘", "ended", ""))
+        mark = Mark(glyph=glyph, word=spoken(item.state), kind=kind)
+        heard = item.new is not None and item.new.state != UNHEARD
+        old, new = _was(item.old), _came(item.new)
+        rows.append(ItemRow(id=f"{item.n}.{orders[item.n]}", item=item, mark=mark, old=old, new=new, heard=heard))
+    return rows
 
 
-def _side(side: Any) -> str:
-    """One side in a few words: its state, and its result or error."""
+def _came(side: Any) -> str:
+    """What came of one side: its error or its result."""
     if side is None:
         return ""
     came = side.error["message"] or side.error["type"] if side.error else side.result
-    words = spoken(side.verdict or side.state)
-    return words if came is None else f"{words}: {came if isinstance(came, str) else json.dumps(came, ensure_ascii=False)}"
+    return "" if came is None else came if isinstance(came, str) else json.dumps(came, ensure_ascii=False)
+
+
+def _was(side: Any) -> str:
+    """How the recorded task stood, and what came of it."""
+    return "" if side is None else ": ".join(filter(None, (spoken(side.verdict or side.state), _came(side))))
 
 
 def _selection(typed: dict[str, str], tasks: list[str]) -> Selection:
@@ -257,17 +297,15 @@ def _fields(typed: dict[str, Any]) -> list[Field]:
     ]
 
 
-def selection_words(plan: Plan) -> str:
+def chosen(plan: Plan) -> Chosen:
     """What a plan was made of, in words."""
     asked_for = plan.selection
     if "tasks" in asked_for:
-        return "tasks that were picked by hand" if len(asked_for["tasks"]) > 1 else "one task"
+        return Chosen(words="tasks that were picked by hand" if len(asked_for["tasks"]) > 1 else "one task")
     if "incident" in asked_for:
-        return f"the loose ends of {asked_for['incident']}"
-    window = [
-        f"{word} {format_time(asked_for[key])}" for word, key in (("from", "from_at"), ("up to", "to_at")) if key in asked_for
-    ]
-    return " ".join([f"what fits {asked_for['q']}" if asked_for.get("q") else "all tasks", *window])
+        return Chosen(words="the open loose ends of", incident=asked_for["incident"])
+    words, query = ("what fits", asked_for["q"]) if asked_for.get("q") else ("all tasks", None)
+    return Chosen(words=words, query=query, from_=asked_for.get("from_at"), to=asked_for.get("to_at"))
 
 
 def _again(plan: Plan) -> list[tuple[str, str]]:

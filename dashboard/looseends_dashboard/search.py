@@ -152,5 +152,5 @@ def _listed(
 
 def _matching(found: Found | None) -> str:
     if found is None:
-        return "more than could be counted in time"
+        return ""  # there was no time to count them, and the page says so
     return f"more than {words.number(found.matching)}" if found.more else words.number(found.matching)

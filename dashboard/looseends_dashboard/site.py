@@ -113,9 +113,9 @@ class Site:
         replay = await self.reader.replay(replay_id)
         if replay is None:
             return self.missing(request, "replay")
-        # Whoever is typing what became of an order must not have it taken away.
+        # Without JavaScript the page is loaded anew, and whoever is typing what became of an order must not have it taken away.
         refreshing = looking and replay.state == "running" and not replay.counts.get("outcome_unknown")
-        response = self.page(
+        return self.page(
             request,
             "replay.html",
             status=status,
@@ -125,13 +125,11 @@ class Site:
             replay=replay,
             refused=refused,
             refresh_s=REPLAY_REFRESH_S if refreshing else None,
+            again_s=REPLAY_REFRESH_S,
             rows=views.order_rows(replay.items[:ORDERS_MAX]),
             rows_left=max(0, len(replay.items) - ORDERS_MAX),
             **await plans.run_values(self.plans, request, replay),
         )
-        if refreshing:
-            response.headers["Refresh"] = str(REPLAY_REFRESH_S)
-        return response
 
     def answered(self, handler: Handler) -> Handler:
         """A handler whose bad parameters are answered on a small page."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 
 from looseends_daemon.core.resources import Task, Value
+from looseends_dashboard.ping_snippets import Pings, pings
 from looseends_dashboard.words import visible
 
 SERVICE = """\
@@ -133,6 +134,7 @@ class Snippets(Value, frozen=True):
     start: str
     finish: str
     fail: str
+    pings: Pings
     ways: tuple[Way, ...] = WAYS
 
 
@@ -151,6 +153,7 @@ def snippets(addresses: Addresses) -> Snippets:
         start=f"TASK=backup-$(date +%s)\n{event} -d '{start}'",
         finish=f"{event} -d '{finish}'",
         fail=f"{event} -d '{fail}'",
+        pings=pings(addresses.http_url, addresses.socket, addresses.token_needed),
     )
 
 

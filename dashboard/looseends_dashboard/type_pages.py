@@ -87,6 +87,7 @@ class TypePages:
             tasks_href=links.href(query, begin, end),
             query=query,
             plan_href=links.plan(f"is:loose {query}", begin, end),
+            silence_href=links.address("/silences", {"matchers": links.matching(service=service, name=type_name)}),
             begin=begin,
             end=end,
             errors=await self._errors(story, query, begin, end),

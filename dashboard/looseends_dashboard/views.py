@@ -247,6 +247,9 @@ ORDERS = {
     "failed": ("✕", "failed", "The new task failed as well."),
     "gap": ("◌", "loose", "The new task has no end either."),
     "refused": ("✕", "failed", "The instance refused to run it."),
+    "expired": ("⊘", "failed", "It was not taken, and will not be run."),
+    "cancelled": ("⊘", "ended", "It was called off."),
+    "did_not_run": ("✕", "failed", "A person found that it did not run."),
     "blocked": ("⊘", "failed", "Something stands in the way, so no order was made."),
     "outcome_unknown": ("◌", "loose", "Its taker is gone and the new task was never seen: it may have run or not."),
 }

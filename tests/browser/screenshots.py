@@ -12,19 +12,18 @@ import html
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
-from playwright.async_api import Browser, ViewportSize, async_playwright
+from playwright.async_api import Browser, async_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from browser.chromium import FLAGS, find
+from browser.looks import LOOKS, SIZES, take
 from dashboard import shop
 from dashboard.fakes import FakeReader, make_app
 
-SIZES: dict[str, ViewportSize] = {"wide": {"width": 1360, "height": 900}, "narrow": {"width": 390, "height": 844}}
-SCHEMES = ("light", "dark")
 STORES = {"full": shop.full, "empty": shop.empty, "error": shop.broken}
 HEIGHT_PX_MAX = 2_400
 COLUMN_PX = {"wide": 300, "narrow": 130}
@@ -53,25 +52,24 @@ async def _serve(reader: FakeReader) -> tuple[web.AppRunner, str]:
 
 
 async def shoot(browser: Browser, folder: Path, wanted: str) -> list[Shot]:
-    """All pictures whose file name matches `wanted`, a regular expression."""
+    """All pictures whose file name matches `wanted`, a regular expression. A page is loaded once for all of its looks."""
     taken = []
     for store, made in STORES.items():
         runner, base = await _serve(made())
-        for scheme in SCHEMES:
-            for size, viewport in SIZES.items():
-                shots = [Shot(path, store, scheme, size) for path in shop.PATHS]
-                shots = [shot for shot in shots if re.search(wanted, shot.file)]
-                options: dict[str, Any] = {"color_scheme": scheme, "viewport": viewport, "reduced_motion": "reduce"}
-                context = await browser.new_context(base_url=base, **options)
-                page = await context.new_page()
-                for shot in shots:
-                    await page.goto(shot.path)
-                    height = await page.evaluate("document.documentElement.scrollHeight")
-                    await page.set_viewport_size({"width": viewport["width"], "height": min(height, HEIGHT_PX_MAX)})
-                    await page.screenshot(path=str(folder / shot.file), animations="disabled")
-                    await page.set_viewport_size(viewport)
-                    taken.append(shot)
-                await context.close()
+        context = await browser.new_context(base_url=base)
+        page = await context.new_page()
+        for path in shop.PATHS:
+            shots = [Shot(path, store, scheme, size) for scheme, size in LOOKS]
+            shots = [shot for shot in shots if re.search(wanted, shot.file)]
+            if shots:
+                await page.goto(path)
+            for shot in shots:
+                await take(page, shot.scheme, shot.size)
+                height = await page.evaluate("document.documentElement.scrollHeight")
+                await page.set_viewport_size({"width": SIZES[shot.size]["width"], "height": min(height, HEIGHT_PX_MAX)})
+                await page.screenshot(path=str(folder / shot.file), animations="disabled")
+            taken += shots
+        await context.close()
         await runner.cleanup()
     return taken
 
@@ -79,7 +77,7 @@ async def shoot(browser: Browser, folder: Path, wanted: str) -> list[Shot]:
 def sheet(shots: list[Shot]) -> str:
     """One page with all of them: a row for each page and store, a column for each scheme and size."""
     rows = dict.fromkeys((shot.path, shot.store) for shot in shots)
-    columns = [(scheme, size) for size in SIZES for scheme in SCHEMES]
+    columns = sorted(LOOKS, key=lambda look: (look[1] == "narrow", look[0] == "dark"))
     head = "".join(f"<th>{size}, {scheme}</th>" for scheme, size in columns)
     body = []
     for path, store in rows:

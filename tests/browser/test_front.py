@@ -301,6 +301,34 @@ async def test_times_become_local_and_stay_so(serve: Serve, open_page: Open) -> 
     await expect(page.locator("#zone")).to_contain_text("Asia/Tokyo")
 
 
+async def test_the_back_button_brings_back_what_was_selected(serve: Serve, open_page: Open) -> None:
+    page = await open_page(await serve(shop.full()))
+    await page.goto("/?window=24h")
+    await drag(page, 0.98, 0.9999)
+    line = page.locator("#picked")
+    await expect(line).to_contain_text("38 unaccounted")
+    said = await line.inner_text()
+    await line.get_by_role("link", name="38 unaccounted").click()
+    await page.wait_for_url("**/tasks?q=is%3Agap*")
+    await page.go_back()
+    assert await page.locator("#picked").inner_text() == said
+    assert await page.locator("svg.gap .picked").evaluate("band => parseFloat(band.getAttribute('width'))") > 0
+
+
+async def test_the_back_button_leaves_ticked_rows_counted(serve: Serve, open_page: Open) -> None:
+    page = await open_page(await serve(shop.full()))
+    await page.goto("/tasks?q=is:loose")
+    await page.locator("tbody input[type=checkbox]").first.check()
+    await page.locator("tbody .what a").first.click()
+    await page.wait_for_url("**/tasks/*")
+    await page.go_back()
+    ticked = await page.locator("tbody input:checked").count()
+    if ticked:
+        await expect(page.locator("#selected")).to_contain_text(f"{ticked} selected")
+    else:
+        await expect(page.locator("#selected")).to_be_hidden()
+
+
 async def test_forced_colours_and_print_keep_the_picture(serve: Serve, open_page: Open) -> None:
     page: Any = await open_page(await serve(shop.full()), forced_colors="active")
     await page.goto("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,22 @@ async def test_a_row_changes_in_place(town: Town) -> None:
     await expect(page.locator("tbody tr .state")).to_contain_text("succeeded", timeout=10_000)
     assert row is not None
     assert await row.evaluate("row => row.isConnected"), "the row itself stays: who has it in focus keeps it"
+
+
+async def test_two_lists_of_one_page_are_each_compared_with_themselves(town: Town) -> None:
+    parent, child, beside = (begun(2, name, deadline=3600)[0] for name in ("parent", "child", "beside"))
+    batch = {"instance": {"id": str(uuid.uuid4()), "service": "shop"}}
+    batch["events"] = [parent, child | {"parent": parent["task"]}, beside]  # type: ignore[assignment]
+    async with town.service.post(f"{town.base}/api/v1/events", json=batch) as answer:
+        assert answer.status == 200, await answer.text()
+    page = await town.live(f"/tasks/{parent['task']}")
+    ended = child | {"type": "finished", "at": begun(0)[0]["at"]}
+    async with town.service.post(f"{town.base}/api/v1/events", json=batch | {"events": [ended]}) as answer:
+        assert answer.status == 200, await answer.text()
+    children = page.get_by_role("region", name="Tasks that this one began")
+    await expect(children.locator(".state")).to_contain_text("succeeded", timeout=10_000)
+    assert await page.locator("tr.past").count() == 0
+    assert await page.locator("#pill").count() == 0
 
 
 async def test_nothing_changes_while_rows_are_selected_and_all_of_it_comes_afterwards(town: Town) -> None:

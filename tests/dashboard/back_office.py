@@ -113,6 +113,12 @@ def _vitals(now: int) -> Vitals:
         "forecast": {"bytes_per_task": 640.0, "bytes_per_day": 9e6, "levels_off_at": 7e8, "limit": 10**10, "days_left": None},
         "wal": 4_000_000,
         "commits": 41_205,
+        "queued": 3 << 20,
+        "queued_most": 9 << 20,
+        "queued_max": 32 << 20,
+        "refused": 2,
+        "behind_instances": 1,
+        "behind_records": 41_000,
         "removed": 12_000,
         "given_up": 0,
     }

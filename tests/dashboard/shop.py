@@ -201,7 +201,7 @@ def _notices() -> list[Notice]:
     ]
     good = [*tries, DeliveryAttempt(at=NOW - 3 * MINUTE, status=204, duration=0.012)]
     base: dict[str, Any] = {"incident": "inc_lost", "endpoint": "pager", "created_at": NOW - 5 * MINUTE}
-    waiting: dict[str, Any] = base | {"state": "retrying", "next_attempt_at": NOW + 20 * NS}
+    waiting: dict[str, Any] = base | {"state": "pending", "next_attempt_at": NOW + 20 * NS}
     sent: dict[str, Any] = base | {"state": "delivered", "delivered_at": NOW - 3 * MINUTE}
     updated, opened = "looseends.incident.updated", "looseends.incident.opened"
     return [

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from dashboard import shop
 from dashboard.checks import check
 from dashboard.fakes import OPERATOR, VIEWER, FakeCommands, FakeFront, FakeReader
-from looseends_daemon.core.plans import Plan, PlanItem, PlanReason, Run, RunItem, Selection, Side, Wish
+from looseends_daemon.core.plans import UNHEARD, Plan, PlanItem, PlanReason, Run, RunItem, Selection, Side, Wish
 from looseends_daemon.core.query import QueryError
 from looseends_daemon.core.replay import Reason
 from looseends_daemon.core.resources import Actor, CommandRefused, Page, Replay
@@ -88,6 +88,9 @@ class FakePlans:
                 RunItem(n=0, task=shop.task_id(1), name=NASTY, key="k", state="succeeded", old=old, new=new, edited=True),
                 RunItem(n=1, task=shop.task_id(2), name=None, key=None, state="outcome_unknown", detail=NASTY, new=new),
                 RunItem(n=2, task=shop.task_id(3), name="x", key=None, state="blocked", detail="redacted"),
+                RunItem(
+                    n=3, task=shop.task_id(4), name="x", key=None, state="waiting", new=Side(id=shop.task_id(8), state=UNHEARD)
+                ),
             ],
             next_cursor="more",
         )
@@ -240,7 +243,7 @@ async def test_a_number_that_is_none_is_told_what_is_allowed(visit: Any) -> None
     assert answer.status == 422 and "per second is a number from 0.01 to 200" in await answer.text()
 
 
-@pytest.mark.parametrize(("state", "says"), [("expired", "It has expired"), ("run", "It is run as")])
+@pytest.mark.parametrize(("state", "says"), [("expired", "It has expired"), ("run", "This plan is run")])
 async def test_a_plan_that_is_over_offers_no_run(visit: Any, state: str, says: str) -> None:
     plan = dataclasses.replace(FakePlans(), plan_=_plan(state=state, replay="rpl_1" if state == "run" else None))
     document = await seen(await visit(plan), "/plans/plan_1")
@@ -252,16 +255,48 @@ def _plan(**more: Any) -> Plan:
     return Plan(**{**{name: getattr(PLAN, name) for name in Plan.__struct_fields__}, **more})
 
 
+async def test_what_a_plan_says_above_is_not_said_again_in_every_row(visit: Any) -> None:
+    fake = FakePlans()
+    document = await seen(await visit(fake), "/plans/plan_1")
+    rows = [" ".join("".join(row.itertext()).split()) for row in document.iter("tr")]
+    assert "arguments: <script>" in rows[2], "other words than above: they are shown"
+    fake.plan_ = _plan(reasons=[PlanReason(name="arguments", answer="blocked", tasks=1, words=NASTY)])
+    document = await seen(await visit(fake), "/plans/plan_1")
+    rows = [" ".join("".join(row.itertext()).split()) for row in document.iter("tr")]
+    assert rows[2].endswith("arguments")
+
+
+async def test_a_plan_whose_query_did_not_look_everywhere_says_so(visit: Any) -> None:
+    fake = dataclasses.replace(FakePlans(), plan_=_plan(searched="only the newest were searched"))
+    assert "only the newest were searched" in words(await seen(await visit(fake), "/plans/plan_1"))
+
+
+@pytest.mark.parametrize(
+    ("selection", "says"),
+    [
+        ({"q": "is:loose", "from_at": shop.NOW, "to_at": shop.NOW}, "Of what fits is:loose begun from"),
+        ({"q": ""}, "Of all tasks."),
+        ({"incident": "inc_1"}, "Of the open loose ends of this incident."),
+        ({"tasks": ["x"]}, "Of one task."),
+        ({"tasks": ["x", "y"]}, "Of tasks that were picked by hand."),
+    ],
+)
+async def test_a_plan_says_what_it_was_made_of(visit: Any, selection: Any, says: str) -> None:
+    fake = dataclasses.replace(FakePlans(), plan_=_plan(selection=selection))
+    assert says in words(await seen(await visit(fake), "/plans/plan_1"))
+
+
 async def test_a_run_shows_how_far_it_is_old_beside_new_and_can_be_steered(visit: Any) -> None:
     fake = FakePlans()
     client = await visit(fake)
     document = await seen(client, "/replays/rpl_1?state=succeeded")
     assert fake.asked[-1]["state"] == "succeeded"
     bar = document.find(".//progress")
-    assert (bar.get("value"), bar.get("max")) == ("2", "6") and "about 12.5 s left" in words(document)
+    assert (bar.get("value"), bar.get("max")) == ("2", "6") and "about 13 s left" in words(document)
     assert "lost" in words(document) and "It did not run" in words(document)
     hrefs = [link.get("href") for link in document.iter("a")]
     assert "/api/v1/replays/rpl_1/report.csv" in hrefs and "/plans/plan_1" in hrefs
+    assert f"/tasks/{shop.task_id(9)}" in hrefs and f"/tasks/{shop.task_id(8)}" not in hrefs, "nothing was heard of it: no page"
     answer = await press(client, "/replays/rpl_1/steer", act="pause")
     assert (answer.status, fake.asked[-1]) == (303, ("rpl_1", "pause"))
     answer = await press(client, "/replays/rpl_1/steer", act="explode")

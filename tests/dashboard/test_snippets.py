@@ -56,6 +56,7 @@ def test_the_service_is_killed_in_the_middle_of_its_task() -> None:
 
 
 def all_of(blocks: Snippets) -> str:
+    """Every text of the page as one."""
     return "\n".join(str(getattr(blocks, name)) for name in blocks.__struct_fields__)
 
 

@@ -87,7 +87,8 @@ if (sign && worker && regions().length) {
       if ("rows" in old.dataset) patchRows(old, fresh);
       else {
         window.looseends.write(fresh);
-        if (old.innerHTML !== fresh.innerHTML && !old.contains(document.activeElement)) old.replaceChildren(...fresh.childNodes);
+        const held = old.contains(document.activeElement) || old.querySelector(":active");
+        if (old.innerHTML !== fresh.innerHTML && !held) old.replaceChildren(...fresh.childNodes);
       }
     }
     document.title = doc.title;
@@ -164,8 +165,11 @@ if (sign && worker && regions().length) {
     say();
     refresh();
   });
+  // What the clock of the daemon moves is in no message: such a page says how often to look (s).
   setInterval(() => {
     say();
+    const again = document.querySelector("[data-again]");
+    if (again && Date.now() - last > +again.dataset.again * 1000) wanted = true;
     if (wanted) refresh();
   }, 1000);
   say();

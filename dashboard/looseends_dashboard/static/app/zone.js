@@ -23,7 +23,7 @@ function write(scope = document) {
     const old = age((Date.now() - skew - at) / 1000);
     const [text, title] = "ago" in el.dataset ? [old, clock] : [clock, old];
     if (el.textContent !== text) el.textContent = text;
-    el.title = title;
+    if (el.title !== title) el.title = title;
   }
   for (const el of scope.querySelectorAll("text[data-at]")) {
     el.dataset.utc ??= el.textContent;
@@ -37,10 +37,12 @@ const said = document.getElementById("zone");
 if (said) {
   const button = document.createElement("button");
   button.type = "button";
-  const name = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "local";
   const show = () => {
+    const name = local && (Intl.DateTimeFormat().resolvedOptions().timeZone ?? "local"); // asked late: it takes milliseconds
     said.firstChild.textContent = local ? `Times are ${name}. ` : "Times are UTC. ";
     button.textContent = local ? "Show UTC" : "Show local time";
+    // For the server, which then says that this must run before the first paint.
+    if (local !== ("zone" in document.body.dataset)) document.cookie = `looseends_zone=${local ? "local" : ""}; path=/; max-age=31536000; samesite=lax`;
     write();
   };
   button.addEventListener("click", () => {
