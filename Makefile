@@ -32,12 +32,16 @@ CLIENT_EVENTS ?= 5000000
 MUTANTS ?= 1000000
 # How many tasks `make queues` sends through each system. In `make test` it is 60.
 TASKS ?= 10000
+# How long `make soak` goes on, in seconds.
+SOAK_S ?= 7200
+# How many replay orders `make storm-replay` has, and how many of their claimants are killed (two of three) or stopped. In `make test`: 300,12.
+STORM ?= 10000,300
 # How many requests `make fuzz` sends. In `make test` it is 2,000.
 CASES ?= 20000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test lint format demo crash quiet clean bench bench-client bench-notices bench-service bench-plan bench-storm fuzz crash-client fuzz-journal queues coverage screenshots bench-pages bench-stream bench-telemetry bench-asyncio
+.PHONY: help run test lint format demo crash quiet clean soak bench bench-ingest bench-burst bench-detection bench-footprint bench-client bench-notices bench-service bench-plan bench-storm fuzz crash-client fuzz-journal queues rabbitmq storm-replay coverage screenshots bench-pages bench-stream bench-telemetry bench-asyncio bench-scale docs
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +77,9 @@ crash: .venv/stamp-dev ## 1,000 kills of services and of the daemon, 1,000 power
 quiet: .venv/stamp-dev ## 10 minutes of everything that must not alarm, with 100 losses planted in it (QUIET_S=60 for a quick one)
 	@QUIET_S=$(QUIET_S) $(BIN)/python -m pytest tests/quiet -q $(ARGS)
 
+storm-replay: .venv/stamp-dev ## 10,000 replay orders, 4 claimants, 200 of them killed and 100 stopped and woken: none is done twice (quick: STORM=300,12)
+	@REPLAY_STORM=$(STORM) $(BIN)/python -m pytest tests/daemon/replay/test_storm.py -q -s --timeout 3600 $(ARGS)
+
 crash-client: .venv/stamp-dev ## 1,000 kills of processes that run tasks, on a full disk too: nothing acknowledged is lost (quick: CLIENT_KILLS=40 CLIENT_EVENTS=0)
 	@CLIENT_KILLS=$(CLIENT_KILLS) CLIENT_EVENTS=$(CLIENT_EVENTS) $(BIN)/python -m pytest tests/crash_client -q $(ARGS)
 
@@ -82,16 +89,38 @@ fuzz-journal: .venv/stamp-dev ## 1,000,000 damaged journals: nothing raised, no 
 queues: .venv/stamp-dev $(QUEUES) ## 10,000 tasks through each queue system, with kills, held against their own receipts (TASKS=1000 for a quick one)
 	@QUEUE_TASKS=$(TASKS) QUEUE_WAIT_S=7200 $(BIN)/python -m pytest tests/integrations/queues/test_receipts.py -q -s $(ARGS)
 
+rabbitmq: .venv/stamp-dev $(QUEUES) ## Celery on a real RabbitMQ, where one is installed: success, failure, retry, kill, redelivery
+	@if [ -z "$$(PATH=$$PATH:/usr/sbin:/usr/local/sbin command -v rabbitmq-server)" ]; then \
+		echo "not run: there is no rabbitmq-server on this machine (on Debian and Ubuntu: apt-get install rabbitmq-server)"; \
+	else $(BIN)/python -m pytest tests/integrations/queues/on_rabbitmq.py -q -s -p no:xdist --timeout $(HANG_S) $(ARGS); fi
+
 coverage: .venv/stamp-dev $(QUEUES) ## run the tests that docs/coverage.md rests on, and write it if all of them pass
 	@COVERAGE_WRITE=docs/coverage.md $(BIN)/python -m pytest tests/integrations -m cells -q -p no:xdist $(ARGS)
 
 fuzz: .venv/stamp-dev ## 20,000 requests at every door, good, odd and hostile (CASES=2000 for a quick one)
 	@FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/daemon/fuzz -q $(ARGS)
 
-bench: .venv/stamp-bench ## what an audited call costs, beside a rival in the same run
-	@$(BIN)/python bench/client.py $(ARGS)
+bench: .venv/ingest/stamp .venv/stamp-bench ## all of the benchmarks below that need no browser, in a short form; each has a longer one of its own
+	@$(BIN)/python bench/client.py --rounds 5; $(BIN)/python bench/ingest.py --rounds 1 --seconds 0.5; \
+	$(BIN)/python bench/burst.py --tasks 60000; $(BIN)/python bench/detection.py --seconds 5 --kills 4; \
+	$(BIN)/python bench/footprint.py --starts 3 --idle 3; $(BIN)/python bench/soak.py --seconds 48; true
 
-bench-client: .venv/stamp-bench ## the same beside more rivals, and the cost of the import
+bench-ingest: .venv/ingest/stamp .venv/stamp-dev ## durable events a second, beside SQLite alone, a bare handler, a self-made table and Flower's store
+	@$(BIN)/python bench/ingest.py $(ARGS)
+
+bench-burst: .venv/stamp-dev ## a million events from spools at once: the drain, and verdicts meanwhile
+	@$(BIN)/python bench/burst.py $(ARGS)
+
+bench-detection: .venv/stamp-dev ## from due to verdict under load, from SIGKILL to verdict, from verdict to webhook
+	@$(BIN)/python bench/detection.py $(ARGS)
+
+bench-footprint: .venv/stamp-dev ## memory of an idle daemon, its start, and what each import costs
+	@$(BIN)/python bench/footprint.py $(ARGS)
+
+soak: .venv/stamp-dev ## two hours of load with a kill every five minutes: what grows, what slows, what is lost (SOAK_S=120 for a short one)
+	@$(BIN)/python bench/soak.py --seconds $(SOAK_S) $(ARGS)
+
+bench-client: .venv/stamp-bench ## what an audited call costs, beside rivals in the same run, and the cost of the import
 	@$(BIN)/python bench/client.py --rivals $(ARGS)
 
 bench-notices: .venv/stamp-dev ## from a failure's report to its webhook over 1,000 incidents; ARGS=--hostile: beside bad receivers
@@ -115,8 +144,16 @@ bench-telemetry: .venv/stamp-dev ## what metrics and traces cost the ingest: its
 bench-asyncio: .venv/stamp-bench ## what the asyncio hook costs a create_task, beside a bare one and Sentry's
 	@$(BIN)/python bench/asyncio_factory.py $(ARGS)
 
+bench-scale: .venv/stamp-dev ## ten million tasks in one file beside half a million: rate, bytes, memory, start, every page, detection, retention (the first run builds them, half an hour)
+	@$(BIN)/python bench/scale.py $(ARGS)
+
 bench-stream: .venv/stamp-dev ## how long a change takes to reach a hundred open pages
 	@$(BIN)/python bench/stream.py $(ARGS)
+
+docs: .venv/stamp-dev ## the documents as a site, in .run/site; a link that leads nowhere fails
+	@$(BIN)/python docs/site/reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "open .run/site/index.html"
 
 screenshots: .venv/stamp-dev ## every page, light and dark, wide and narrow, full, empty and in error: pictures and a contact sheet in .run/screenshots
 	@$(BIN)/python tests/browser/screenshots.py $(ARGS)
@@ -151,6 +188,12 @@ endif
 
 .venv/queues/%/stamp: tests/integrations/queues/requirements/%.txt .venv/stamp-venv
 	@echo "Installing $* into an environment of its own ..."
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+.venv/ingest/stamp: bench/ingest.txt .venv/stamp-venv
+	@echo "Installing what ingest is compared with into an environment of its own ..."
 	@$(BIN)/python -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@

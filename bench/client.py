@@ -17,6 +17,7 @@ import asyncio
 import functools
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -197,6 +198,7 @@ def make_room() -> None:
     assert journal is not None and not journal.dropped, "records were dropped: these figures say nothing"
     if journal.bytes_used() > 24 << 20:
         PROCESS.goodbye(0.0)
+        shutil.rmtree(journal.folder, ignore_errors=True)  # a spool is bounded too, and nobody else empties this one
         journal = PROCESS.open()
     if journal is not None:
         journal.prepare()
