@@ -1,26 +1,25 @@
-"""Documents are tests: every block of code runs or says why not, every link leads somewhere, and nothing is left out.
+"""Documents are tests: every block of code runs or says why not. CONTRIBUTING.md has the table of fences.
 
-CONTRIBUTING.md has the table of fences. What has to be named in the documents (routes, settings, event fields, commands)
-is read from the code, so that a new one without a word about it fails here.
+tests/test_docs_complete.py holds that nothing is left out of them.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import MagicMock
 
 import pytest
 
@@ -30,11 +29,20 @@ from looseends import wire
 
 RUN_S_MAX = 30
 # A block that does not run is a promise nobody checks: this number goes down, or up with a good reason.
-NOT_RUN_MAX = 40
+NOT_RUN_MAX = 11
 RUNNABLE = {"python", "sh"}
 PARSED = {"json", "toml"}
 SHOWN = {"text", "http", "html", "mermaid"}
-TAGS = {"daemon"}
+QUEUES = {"arq", "celery", "dramatiq", "huey", "rq"}
+TAGS = {"daemon", "driven", "past", "promtool", "stays", *QUEUES}
+# What a block that stays in the foreground says when it is up.
+UP = "looseends is running|listening on|Uvicorn running on"
+# The task, the incident and the places that the documents name; what they stand for where a block runs.
+TASK, INCIDENT = "0197a3c2-58d1-8c3e-9a41-6a1b5cf0d2e7", "inc_019ab3"
+PLACES = ("/etc/", "/var/lib/looseends/", "/var/backups/")
+CONFIG = (
+    '[[endpoint]]\nname = "ops"\nurl = "http://127.0.0.1:9/"\nsecrets = ["whsec_bm90IGEgc2VjcmV0LCBtYWtlIHlvdXIgb3duIG9uZSE="]\n'
+)
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 INFO = re.compile(r'(?P<language>[\w-]*)(?P<tags>(?: +\w+)*?)(?: +norun="(?P<norun>[^"]*)")?\s*')
 
@@ -149,8 +157,20 @@ class Daemon(NamedTuple):
 
     def get(self, path: str) -> Any:
         """An answer of its API, asked for as the operator."""
+        return self._ask(path, None)
+
+    def post(self, path: str) -> Any:
+        """The answer to an act without a body."""
+        return self._ask(path, b"{}")
+
+    def _ask(self, path: str, body: bytes | None) -> Any:
         token = (self.state / "looseends/looseends.db.token").read_text().strip()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {token}"})
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Idempotency-Key": f"docs-{time.time_ns()}",
+            "Content-Type": "application/json",
+        }
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
@@ -162,22 +182,54 @@ def looseends_script() -> Path:
 
 def start_daemon(processes: harness.Processes, state: Path, port: int) -> Daemon:
     """Start it and wait until it answers."""
+    config = state / "served.toml"
+    config.write_text(CONFIG)
     listen = ["--listen", f"127.0.0.1:{port}", "--listen", f"unix:{state}/looseends/looseends.sock"]
-    process = processes.start(looseends_script(), "serve", *listen)
+    process = processes.start(looseends_script(), "serve", "-c", config, *listen)
     process.wait_for(re.escape(f"http://127.0.0.1:{port}"))
     return Daemon(process, port, state)
 
 
-def run_block(block: Block, processes: harness.Processes, folder: Path, port: int) -> harness.Process:
-    """Run one block in an empty folder; an address of the default port leads to `port`. Fails with what it said."""
+def place(block: Block, folder: Path, port: int, incident: str) -> Path:
+    """The block as a file in an empty folder, with what the documents name replaced by what there is."""
+    text = block.text.replace(f"127.0.0.1:{wire.DEFAULT_PORT}", f"127.0.0.1:{port}").replace(INCIDENT, incident)
+    for named in PLACES:
+        text = text.replace(named, f"{folder}/")
+    if block.language == "sh":
+        text = re.sub(r"(?<![\w/])(examples|tests)/", rf"{ROOT}/\1/", text)
+        # Installing for real is what tests/test_packaging.py does.
+        text = "pip() { :; }\n" + text.replace("python -m pip", "pip")
+        (folder / "looseends.toml").write_text(CONFIG)
+        (folder / "config.toml").write_text(CONFIG + f'[server]\nlisten = ["127.0.0.1:{port}"]\n')
     file = folder / ("block.py" if block.language == "python" else "block.sh")
-    file.write_text(block.text.replace(f"127.0.0.1:{wire.DEFAULT_PORT}", f"127.0.0.1:{port}"))
+    file.write_text(text)
+    return file
+
+
+def python_for(block: Block) -> tuple[str, str]:
+    """The interpreter, and where it looks first: each queue library has an environment of its own."""
+    for queue in block.tags & QUEUES:
+        found = ROOT / ".venv/queues" / queue / "bin/python"
+        if not found.exists():
+            pytest.skip(f"{queue} is not installed: make .venv/queues/{queue}/stamp")
+        return str(found), str(ROOT / "client")
+    return sys.executable, ""
+
+
+def run_block(block: Block, processes: harness.Processes, folder: Path, port: int, incident: str = "") -> harness.Process:
+    """Run one block in an empty folder; an address of the default port leads to `port`. Fails with what it said."""
+    file, (python, first) = place(block, folder, port, incident), python_for(block)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = {"LOOSEENDS_URL": f"http://127.0.0.1:{port}", "PATH": path}
-    command: list[str | Path] = [sys.executable, file] if block.language == "python" else ["bash", "-euo", "pipefail", file]
+    env = {"LOOSEENDS_URL": f"http://127.0.0.1:{port}", "PATH": path, **({"PYTHONPATH": first} if first else {})}
+    command: list[str | Path] = [python, file] if block.language == "python" else ["bash", "-euo", "pipefail", file]
     process = processes.start(*command, env=env, cwd=folder)
-    code = process.wait(RUN_S_MAX)
-    assert code == 0, f"{block.name} ended with {code}:\n{process.output}"
+    if "stays" in block.tags:
+        process.wait_for(UP, RUN_S_MAX)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does it
+        assert process.wait(RUN_S_MAX) in (0, 130, -signal.SIGINT), process.output
+    else:
+        code = process.wait(RUN_S_MAX)
+        assert code == 0, f"{block.name} ended with {code}:\n{process.output}"
     assert "Traceback" not in process.output, f"{block.name}:\n{process.output}"
     return process
 
@@ -185,14 +237,59 @@ def run_block(block: Block, processes: harness.Processes, folder: Path, port: in
 def runnable() -> list[Any]:
     """Every block that has to run, as test parameters."""
     blocks = [block for block in all_blocks() if block.language in RUNNABLE and block.norun is None]
+    blocks = [block for block in blocks if "driven" not in block.tags]
     return [pytest.param(block, id=block.name) for block in blocks]
+
+
+def live_through(daemon: Daemon) -> str:
+    """A past for the daemon: the task that the documents name has failed. Returns the incident of it."""
+    same = {"task": TASK, "service": "shop-web", "name": "mail.send_receipt"}
+    error = {"type": "SMTPError", "message": "mailbox full"}
+    events = [{"type": "started", **same, "args": {"order_id": 7}}, {"type": "failed", **same, "error": error}]
+    body = json.dumps([{"at": time.time_ns() - 1_000_000, **event} for event in events]).encode()
+    address = f"http://127.0.0.1:{daemon.port}/api/v1/events"
+    urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"}), timeout=10).close()
+    found: Any = harness.wait_until(lambda: daemon.get("/api/v1/incidents")["items"], "the incident")
+    return str(found[0]["id"])
 
 
 @pytest.mark.parametrize("block", runnable())
 def test_the_block_runs(block: Block, processes: harness.Processes, state_dir: Path, port: int, tmp_path: Path) -> None:
-    if "daemon" in block.tags:
-        start_daemon(processes, state_dir, port)
-    run_block(block, processes, tmp_path, port)
+    if "promtool" in block.tags and shutil.which("promtool") is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    incident = ""
+    if block.tags & {"daemon", "past"}:
+        daemon = start_daemon(processes, state_dir, port)
+        incident = live_through(daemon) if "past" in block.tags else ""
+    run_block(block, processes, tmp_path, port, incident)
+
+
+def test_the_service_of_the_quickstart_is_killed_found_lost_and_replayed(
+    processes: harness.Processes, state_dir: Path, port: int, tmp_path: Path
+) -> None:
+    [block] = [one for one in all_blocks() if "driven" in one.tags]
+    file = tmp_path / "shop.py"
+    file.write_text(block.text.replace("time.sleep(20)", "time.sleep(2)"))
+    daemon = start_daemon(processes, state_dir, port)
+
+    def tasks(query: str) -> Any:
+        return daemon.get(f"/api/v1/tasks?q=name:mail.send_receipt%20{query}")["items"]
+
+    shop = processes.start(sys.executable, file, cwd=tmp_path, stdin=True)
+    shop.say("y")
+    harness.wait_until(lambda: tasks("state:running"), "the task to run")
+    shop.kill()
+    shop.hang_up()
+    found: Any = harness.wait_until(lambda: tasks("verdict:lost"), "the task to be lost")
+    [lost] = found
+    shop = processes.start(sys.executable, file, cwd=tmp_path, stdin=True)
+    shop.say("n")
+    harness.wait_until(lambda: daemon.get(f"/api/v1/tasks/{lost['id']}")["replayable"], "the service to be back")
+    daemon.post(f"/api/v1/tasks/{lost['id']}/replay")
+    shop.wait_for("sent the receipt of order-7", RUN_S_MAX)
+    harness.wait_until(lambda: daemon.get(f"/api/v1/tasks/{lost['id']}")["settled"] == "replayed", "it to be settled")
+    harness.wait_until(lambda: not daemon.get("/api/v1/incidents?state=open")["items"], "the incident to resolve")
+    shop.hang_up()
 
 
 def configurations() -> list[Any]:
@@ -218,98 +315,3 @@ def test_curl_alone_starts_finishes_and_fails_a_task(
     tasks = {task["name"]: task for task in daemon.get("/api/v1/tasks?q=service:cron")["items"]}
     assert {name: task["state"] for name, task in tasks.items()} == {"backup": "succeeded", "backup.copy": "failed"}
     assert tasks["backup.copy"]["error"]["message"] == "rsync ended with 12"
-
-
-# --- nothing is left out ------------------------------------------------------------------------------------------
-
-
-def prose() -> str:
-    """All documents as one text, placeholders made equal: `/tasks/{id}` and `/tasks/{task}` are the same path."""
-    return re.sub(r"\{\w+(?::[^}]*)?\}", "{}", "\n".join(documents().values()))
-
-
-def routes() -> list[Any]:
-    """Every row of the route tables. They are only listed, never asked, so a stand-in serves for what they hold."""
-    folder = ROOT / "daemon/looseends_daemon/http"
-    modules = [f"looseends_daemon.http.{path.stem}" for path in sorted(folder.glob("[a-z]*.py"))]
-    found = []
-    for name in [*modules, "looseends_dashboard.routes"]:
-        module = importlib.import_module(name)
-        made = getattr(module, "api_routes" if name.endswith(".api") else "routes", None)
-        if callable(made) and made.__module__ == name:
-            found += made(MagicMock())
-    return found
-
-
-def is_named(method: str, path: str, text: str) -> bool:
-    """Whether some line names this door: the method, then the path (`/api/v1` may be left out)."""
-    bare = re.sub(r"\{\w+(?::[^}]*)?\}", "{}", path).removeprefix("/api/v1")
-    door = rf"\b{method}\b[^\n]*(?<![\w}}])(?:/api/v1)?{re.escape(bare)}(?![\w/{{])"
-    return re.search(door, text) is not None
-
-
-def test_every_route_is_named() -> None:
-    text = prose()
-    found = routes()
-    assert len(found) > 20, "the route tables were not found"
-    missing = [f"{route.method} {route.path}" for route in found if not is_named(route.method, route.path, text)]
-    assert not missing, "not named in any document:\n  " + "\n  ".join(missing)
-
-
-def test_a_route_that_is_only_part_of_another_is_not_named() -> None:
-    text = "`POST /tasks/{}/replay` and `GET /tasks`"
-    assert is_named("POST", "/api/v1/tasks/{id}/replay", text) and is_named("GET", "/tasks", text)
-    assert not is_named("GET", "/api/v1/tasks/{id}", text) and not is_named("POST", "/replay", text)
-
-
-def test_every_setting_is_named() -> None:
-    from looseends_daemon.config.declared import tables
-
-    text = documents()["docs/configuration.md"]
-    missing = [
-        f"{table.name}.{setting.name}"
-        for table in tables()
-        for setting in table.settings
-        if f"[{table.name}]" not in text or re.search(rf"(?<!\w){setting.name}(?!\w)", text) is None
-    ]
-    assert not missing, f"docs/configuration.md does not name {', '.join(missing)}"
-
-
-def test_every_event_and_every_field_of_it_is_named() -> None:
-    text = prose()
-    words = {*wire.TYPES, *(field for fields in wire.FIELDS.values() for field in fields)}
-    words |= {*wire.CANCEL_REASONS, *wire.DROP_REASONS}
-    missing = sorted(word for word in words if re.search(rf'[`"| ]{word}[`"| ,:]', text) is None)
-    assert not missing, f"no document names {', '.join(missing)}"
-
-
-def commands() -> list[str]:
-    """Every command that `looseends --help` lists."""
-    done = subprocess.run([looseends_script(), "--help"], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-    listed = re.search(r"\{([a-z,-]+)\}", done.stdout)
-    assert listed is not None, f"no list of commands in:\n{done.stdout}"
-    return listed[1].split(",")
-
-
-def test_every_command_is_named() -> None:
-    text = "\n".join(documents().values())
-    missing = [name for name in commands() if re.search(rf"looseends {name}\b", text) is None]
-    assert not missing, f"no document names looseends {', '.join(missing)}"
-
-
-def test_every_link_inside_the_documents_leads_somewhere() -> None:
-    broken = []
-    for path, text in documents().items():
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", FENCE.sub("", text)):
-            if not urllib.parse.urlsplit(target).scheme and not (ROOT / path).parent.joinpath(target).exists():
-                broken.append(f"{path}: {target}")
-    assert not broken, "\n".join(broken)
-
-
-def test_every_target_of_make_is_listed_by_help() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    declared = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
-    assert declared is not None
-    listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
-    assert set(declared[1].split()) == listed

@@ -10,11 +10,11 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
 
+from looseends import __version__
 from looseends_daemon import config, vitals
 from looseends_daemon.clock import Clock
 from looseends_daemon.config import Settings
@@ -120,8 +120,8 @@ class Daemon:
         self.outgoing = Outgoing(settings, self.rules, database, clock, self.not_ready)
         self.pacer = self._loop("pacer", Pacer(database).run_once, REPLAY_IDLE_S)
         names_max, export = settings.metrics.max_names, config.export_of(settings.otel, os.environ)
-        self.meter = Meter(database, prometheus.render, names_max, version("looseends"), self.not_ready, clock.wall_ns)
-        self.exports = Exports(database, self.meter, export, otlp.maker(export, version("looseends"), settings.server.instance))
+        self.meter = Meter(database, prometheus.render, names_max, __version__, self.not_ready, clock.wall_ns)
+        self.exports = Exports(database, self.meter, export, otlp.maker(export, __version__, settings.server.instance))
         self.loops: list[Loop] = []
         self.contexts: list[Context] = []
 
@@ -159,6 +159,11 @@ class Daemon:
         """Something arrived that may have to be judged."""
         for loop in self.loops[:1]:
             loop.wake()
+
+    def wake_by(self, at: int) -> None:
+        """Something arrived that may have to be judged at `at` (ns)."""
+        for loop in self.loops[:1]:
+            loop.wake_by(at)
 
     def _wake_outgoing(self) -> None:
         self.outgoing.wake()  # by name each time: a reload makes another
@@ -255,6 +260,7 @@ class Daemon:
             policy=self.policy,
             started_at=self.started_at,
             wake=self.wake,
+            wake_by=self.wake_by,
             ready=self.not_ready,
             notes=self.notes,
             endpoints=EndpointCommands(self.database, self.clock.wall_ns, self._wake_outgoing, lambda: self.rules),
@@ -270,14 +276,14 @@ class Daemon:
             render_sign_in=render_sign_in,
             render_error=render_error,
             now=self.clock.wall_ns,
-            version=version("looseends"),
+            version=__version__,
         )
 
     async def vitals(self) -> Vitals:
         """How this daemon does."""
         return await vitals.gather(
             self.settings,
-            version=version("looseends"),
+            version=__version__,
             started_at=self.started_at,
             addresses=self.listener.addresses if self.listener is not None else [],
             loops=self.loops,

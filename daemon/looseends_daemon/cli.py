@@ -15,31 +15,33 @@ from typing import Any
 
 from looseends.cli import COMMANDS
 from looseends.errors import LooseEndsError, UsageError
-from looseends_daemon.commands import deciding, demo, reading, replay, storage
+from looseends_daemon.commands.help import Help
 
 DONE, FAILED, USAGE = 0, 1, 2
 EXTRA = ("aiohttp", "aiosqlite", "jinja2", "msgspec")
 """What `pip install looseends` leaves out; found missing only by the command that needs it."""
 
 TOP = """\
-every task that was started is accounted for, and if we cannot account for it, we say so
+Every task that was started is accounted for, and if we cannot account for it,
+we say so.
 
-  looseends serve                          start the daemon and its dashboard; needs no configuration
-  looseends demo                           lose work on purpose and watch each loss being found
+  looseends serve                 the daemon and its dashboard; needs no settings
+  looseends demo                  lose work on purpose, and watch it being found
   looseends exec --name nightly --deadline 2h -- /usr/local/bin/backup
   looseends instrument -- uvicorn shop:app --workers 2
-  looseends doctor --app shop:app          say what of an application is captured, and what is not
-  looseends ls                             list the loose ends; `show ID` says what became of one
-  looseends replay is:loose --since 2h     plan to run them again; --yes runs the plan
-  looseends config check config.toml       find every mistake in a configuration, with its line
+  looseends ls                    the loose ends; `show ID`: what became of one
+  looseends replay is:loose       plan to run them again; with --yes, do
   looseends token create --role ingest --service shop-web
+
+`looseends COMMAND --help` says more, with examples.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    parser = _parser("".join(given[:1]))
+    args = parser.parse_args(given)
     if not hasattr(args, "run"):
         parser.print_help()
         return USAGE
@@ -66,23 +68,34 @@ def _say(error: LooseEndsError, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
+def _parser(command: str) -> argparse.ArgumentParser:
+    """All commands; of a daemon that runs for months, its own alone."""
+    raw = Help
     parser = argparse.ArgumentParser(prog="looseends", description=TOP, formatter_class=raw)
-    commands = parser.add_subparsers(title="commands")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, words in COMMANDS.items():  # the client's own: its entry point takes them before it comes here
         commands.add_parser(name, help=words, add_help=False)
     _serve_parser(commands, raw)
     _config_parser(commands, raw)
     _token_parser(commands, raw)
+    if command != "serve":
+        _add_others(commands, raw)
+    words = "print the version"
+    version = commands.add_parser(
+        "version", help=words, description="Print the version.", formatter_class=raw, epilog="example:\n  looseends version"
+    )
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _add_others(commands: Any, raw: Any) -> None:
+    from looseends_daemon.commands import deciding, demo, reading, replay, storage
+
     storage.add(commands, raw, _settings)
     demo.add(commands, raw)
     reading.add(commands, raw, _settings)
     deciding.add(commands, raw, _settings)
     replay.add(commands, raw, _settings)
-    version = commands.add_parser("version", help="print the version")
-    version.set_defaults(run=_version)
-    return parser
 
 
 def _serve_parser(commands: Any, raw: Any) -> None:
@@ -103,39 +116,82 @@ def _serve_parser(commands: Any, raw: Any) -> None:
 
 
 def _config_parser(commands: Any, raw: Any) -> None:
-    config = commands.add_parser("config", help="check, show or make a configuration", formatter_class=raw)
+    config = commands.add_parser(
+        "config",
+        help="check, show or make a configuration",
+        formatter_class=raw,
+        description="The configuration of the daemon: check it before it is used, show what is in force, print an example.",
+        epilog="examples:\n  looseends config init > config.toml\n  looseends config check config.toml",
+    )
     acts = config.add_subparsers(title="acts", metavar="ACT", required=True)
     check = acts.add_parser(
-        "check", help="name every mistake with its line", epilog="example: looseends config check config.toml"
+        "check",
+        help="name every mistake with its line",
+        formatter_class=raw,
+        description="Name every mistake of a configuration with its line, and what was meant. Exit code 1 if there is one.",
+        epilog="examples:\n  looseends config check config.toml\n  looseends config check --probe config.toml",
     )
-    check.add_argument("file")
+    check.add_argument("file", help="a configuration (TOML)")
     check.add_argument("--probe", action="store_true", help="also send a test to every endpoint, and one heartbeat")
     check.set_defaults(run=_config_check)
-    show = acts.add_parser("show", help="print what is in force, secrets masked")
-    show.add_argument("-c", dest="config", metavar="CONFIG")
+    show = acts.add_parser(
+        "show",
+        help="print what is in force, secrets masked",
+        formatter_class=raw,
+        description="Print what is in force: the file, the environment and the defaults together, secrets masked.",
+        epilog="example:\n  looseends config show -c /etc/looseends.toml",
+    )
+    show.add_argument("-c", dest="config", metavar="CONFIG", help="configuration file (TOML); without it, the defaults")
     show.set_defaults(run=_config_show)
-    init = acts.add_parser("init", help="print a commented example", epilog="example: looseends config init > config.toml")
+    init = acts.add_parser(
+        "init",
+        help="print a commented example",
+        formatter_class=raw,
+        description="Print an example with every setting, its default and what it is for.",
+        epilog="example:\n  looseends config init > config.toml",
+    )
     init.set_defaults(run=_config_init)
 
 
 def _token_parser(commands: Any, raw: Any) -> None:
-    token = commands.add_parser("token", help="make, list or revoke access tokens", formatter_class=raw)
+    token = commands.add_parser(
+        "token",
+        help="make, list or revoke access tokens",
+        formatter_class=raw,
+        description="Access tokens: for services elsewhere (ingest), for those who look (viewer) or act (operator). It works on\n"
+        "the database file, while the daemon runs or not.",
+        epilog="examples:\n  looseends token create --role ingest --service shop-web\n  looseends token list",
+    )
     acts = token.add_subparsers(title="acts", metavar="ACT", required=True)
     create = acts.add_parser(
         "create",
         help="make a token and print it, once, alone on standard output",
         formatter_class=raw,
-        epilog="example:\n  looseends token create --role ingest --service shop-web > /run/secrets/looseends",
+        description="Make a token and print it, once, alone on standard output. The client reads it from LOOSEENDS_TOKEN_FILE.",
+        epilog="example:\n  looseends token create --role ingest --service shop-web > shop-web.token",
     )
-    create.add_argument("--role", required=True, choices=("ingest", "viewer", "operator"))
+    roles = ("ingest", "viewer", "operator")
+    create.add_argument("--role", required=True, choices=roles, metavar="ROLE", help="ingest, viewer or operator")
     create.add_argument("--service", help="the service an ingest token speaks for")
     create.add_argument("--name", default="", help="what the audit log calls whoever uses it")
     create.set_defaults(run=_token_create)
-    listed = acts.add_parser("list", help="list tokens, without their secrets")
+    listed = acts.add_parser(
+        "list",
+        help="list tokens, without their secrets",
+        formatter_class=raw,
+        description="List tokens, without their secrets.",
+        epilog="example:\n  looseends token list --json",
+    )
     listed.add_argument("--json", action="store_true", help="as JSON")
     listed.set_defaults(run=_token_list)
-    revoke = acts.add_parser("revoke", help="end a token and its sessions", epilog="example: looseends token revoke 3f9c2a")
-    revoke.add_argument("id")
+    revoke = acts.add_parser(
+        "revoke",
+        help="end a token and its sessions",
+        formatter_class=raw,
+        description="End a token, and the sessions that were opened with it.",
+        epilog="example:\n  looseends token revoke in_4c8963a753",
+    )
+    revoke.add_argument("id", help="as `looseends token list` prints it")
     revoke.set_defaults(run=_token_revoke)
     for act in (create, listed, revoke):
         act.add_argument("-c", dest="config", metavar="CONFIG", help="configuration file that names the database")
@@ -160,6 +216,9 @@ def _settings(args: argparse.Namespace) -> Any:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from looseends_daemon import thin
+
+    thin.prepare()
     from looseends_daemon.serve import serve
 
     return serve(_settings(args), lambda: _settings(args))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
+from looseends import __version__
 from looseends_daemon.clock import Clock
 from looseends_daemon.config import Settings
 from looseends_daemon.core.alerts import RESEND_S
@@ -43,14 +43,14 @@ class Outgoing:
         self.loops: list[Loop] = []
         for endpoint, rule in zip(settings.endpoints, rules.endpoints, strict=True):
             target = Target(name=endpoint.name, url=endpoint.url, secrets=endpoint.secrets, timeout=endpoint.timeout)
-            sender = make_sender(endpoint.kind, target, self._reach, version=version("looseends"), clock=clock.wall_ns)
+            sender = make_sender(endpoint.kind, target, self._reach, version=__version__, clock=clock.wall_ns)
             body = Dispatcher(database, rule, sender.post, clock.wall_ns)
             self._senders.append(sender)
             self._dispatchers.append((body, self._loop(body.name, body.run_once, DISPATCH_IDLE_S)))
             if isinstance(sender, Alertmanager):
                 refresher = Refresher(database, endpoint.name, sender.refresh, clock.wall_ns)
                 self._loop(refresher.name, refresher.run_once, RESEND_S)
-        self._heartbeat = Heartbeat(settings.heartbeat.url, self._reach, version=version("looseends"))
+        self._heartbeat = Heartbeat(settings.heartbeat.url, self._reach, version=__version__)
         self.pulse = Pulse(self._heartbeat.beat, settings.heartbeat.every, troubled)
         if settings.heartbeat.url is not None:
             self._loop("heartbeat", self.pulse.run_once, settings.heartbeat.every)

@@ -7,14 +7,17 @@ place: a search that looked in the wrong place would not.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 import sqlite3
+import threading
 import urllib.parse
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from town import PYTHON, Town
 
@@ -82,6 +85,41 @@ def answers(town: Town) -> Iterator[Place]:
             yield Place("api", path, body)
 
 
+class Collector:
+    """Where OpenTelemetry's exports go: keeps each body as it came, unpacked."""
+
+    def __init__(self) -> None:
+        self.bodies: list[tuple[str, bytes]] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                packed = self.headers.get("Content-Encoding") == "gzip"
+                collector.bodies.append((self.path, gzip.decompress(body) if packed else body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def holds(self, tasks: set[str]) -> bool:
+        """Whether each of them has been told of."""
+        whole = b"".join(body for _, body in list(self.bodies))
+        return all(task.encode() in whole for task in tasks)
+
+    def close(self) -> list[Place]:
+        """Stop; what came."""
+        self.server.shutdown()
+        self.server.server_close()
+        return [Place("otlp", f"{path} {n}", body) for n, (path, body) in enumerate(self.bodies)]
+
+
 class Careless:
     """One run: service, daemon and receiver, and everything they wrote or said."""
 
@@ -107,7 +145,9 @@ class Careless:
     def run(self) -> list[Place]:
         """Plant with no daemon there: all of it must lie in the spool. Then let the daemon take it, and look everywhere."""
         town = self.town
-        town.config.write_text(town.config.read_text() + "include_args = true\n")
+        collector = Collector()
+        otel = f'[otel]\nendpoint = "{collector.url}"\n'
+        town.config.write_text(town.config.read_text() + "include_args = true\n" + otel)
         town.start_receiver()
         self.start_service()
         self.go_every_way()
@@ -130,7 +170,10 @@ class Careless:
         ]
         assert self.service is not None
         self.service.stop()
+        told = {task["id"] for task in town.tasks("-state:running -state:scheduled")}
+        wait_until(lambda: collector.holds(told), "every task's span", 30.0)
         daemon.stop()
+        found += collector.close()
         found += [place for place in files("database", town.folder) if place.name.startswith("looseends.db")]
         copy = "\n".join(sqlite3.connect(f"file:{town.folder}/looseends.db?mode=ro", uri=True).iterdump())
         found.append(Place("database", "as SQL", copy.encode()))
@@ -148,7 +191,9 @@ def test_no_canary_is_anywhere(town: Town) -> None:
     counts = searched(places)
     print(f"{len(run.canaries)} canaries in {len(places)} places, {sum(len(p.data) for p in places):,} bytes: {counts}")
     assert (
-        set(counts) == {"journal", "database", "webhook", "page", "api", "log"} and counts["page"] > 50 and counts["webhook"] > 3
+        set(counts) == {"journal", "database", "webhook", "page", "api", "log", "otlp"}
+        and counts["page"] > 50
+        and counts["webhook"] > 3
     )
     assert not hits(places, run.canaries)
     whole = b"".join(place.data for place in places)
@@ -164,4 +209,5 @@ def test_the_search_finds_every_canary_when_redaction_is_switched_off(town: Town
     by_kind = {kind: len({way for way, where, _ in found if where == kind}) for kind in searched(places)}
     print(f"without redaction, of {len(run.canaries)} canaries: {by_kind}, {len(found)} hits in all")
     assert by_kind["journal"] == by_kind["database"] == len(run.canaries)
+    assert by_kind["otlp"] > 5, "messages of exceptions, keys and tags are exported"
     assert by_kind["page"] > 30 and by_kind["api"] > 30 and by_kind["webhook"] > 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -19,6 +20,8 @@ from watchers import Watched
 from harness import Processes, free_port, wait_until
 
 KILLS = 6
+# How long the collector is away, beyond the rounds in which the daemon is killed meanwhile (s): EXPORT_DOWN_S=60 for a minute.
+DOWN_S = float(os.environ.get("EXPORT_DOWN_S", "0"))
 TASKS = 1_200
 BATCH = 200
 IN_FLIGHT_MAX = 32
@@ -94,6 +97,7 @@ def test_a_collector_that_is_down_and_a_daemon_that_is_killed_lose_no_span(
         if round_ == 2:
             collector.stop()
         if round_ == 4:
+            time.sleep(DOWN_S)
             collector.start()
         tasks = [str(uuid.uuid4()) for _ in range(TASKS // KILLS)]
         end_some(daemon, tasks)  # answered: on disk
@@ -106,4 +110,6 @@ def test_a_collector_that_is_down_and_a_daemon_that_is_killed_lose_no_span(
     twice = sum(n - 1 for n in collector.taken.values())
     assert twice <= KILLS * IN_FLIGHT_MAX
     assert max(collector.taken.values()) <= 1 + KILLS
-    print(f"{len(told)} spans over {KILLS} SIGKILLs and a collector down for 2 rounds: 0 lost, {twice} sent twice")
+    print(
+        f"{len(told)} spans over {KILLS} SIGKILLs and a collector down for 2 rounds and {DOWN_S:g} s: 0 lost, {twice} sent twice"
+    )

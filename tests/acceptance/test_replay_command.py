@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from on_call import kill_daemon, lose
 from town import PYTHON, Town
 
 from harness import wait_until
@@ -52,6 +54,24 @@ def test_the_plan_is_shown_first_and_run_only_when_told_to(town: Town) -> None:
     report = json.loads(done.stdout)
     assert report["replay"]["state"] == "done" and report["replay"]["counts"]["succeeded"] == LOST
     assert len(receipts.read_text().splitlines()) == LOST and report["replay"]["note"] == "after the fix"
+    second.hang_up()
+
+
+def test_a_run_is_followed_through_a_killed_daemon_and_goes_on_without_whoever_interrupts(town: Town) -> None:
+    town.start_receiver()
+    town.start_daemon()
+    _, second = lose(town, town.folder / "mails", LOST)
+    words = ("replay", "is:loose", "--canary", "0", "--per-second", "0.01", "--yes", "-c", town.config)
+    following = town.processes.start(PYTHON, "-m", "looseends.cli", *words, env=town.env())
+    following.wait_for(r"rpl_\w+: .*1 succeeded")
+    kill_daemon(town)
+    following.wait_for("the run goes on when it is back")
+    town.start_daemon()
+    following.wait_for(r"rpl_\w+: .*1 succeeded")
+    following.signal(signal.SIGINT)
+    assert following.wait() == 1 and "goes on without you" in following.output and "Traceback" not in following.output
+    (replay,) = town.api("/replays")["items"]
+    assert replay["state"] == "running" and replay["counts"]["waiting"] == LOST - 1
     second.hang_up()
 
 

@@ -7,16 +7,16 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looseends.wire import NS
-from looseends_daemon.core.facts import SLOTS
+from looseends_daemon.core.facts import Fact
 from looseends_daemon.core.query import FIXED, SHOWN, WORDS, Match, Measure, QueryError, parse
 from looseends_daemon.core.resources import STATES, VERDICTS
 from looseends_daemon.store import search
+from looseends_daemon.store.packed import InstanceIds, pack
 from looseends_daemon.store.query_sql import where
 from looseends_daemon.store.schema import migrate
 
@@ -150,17 +150,18 @@ def test_any_text_is_a_query_that_the_database_answers_or_a_query_error(text: st
 # --- finding ------------------------------------------------------------------------------------------------------
 
 
-def began(attempt: int, **body: Any) -> tuple[int, int, dict[int, Any]]:
-    """A cell with a start that said this."""
-    return (attempt, 1, {SLOTS.index("started"): (0, 0, body)})
+def began(*attempts: dict[str, Any]) -> bytes:
+    """The facts of a task whose attempts were begun with these words."""
+    ids = InstanceIds()
+    ids.learn(1, "i-abc")
+    told = {(number, "i-abc"): {"started": Fact(at=0, said_at=0, body=body)} for number, body in enumerate(attempts, 1)}
+    return pack(told, ids)
 
 
-NOTHING = msgspec.msgpack.encode([])
+NOTHING = began({})
 FACTS = {
-    "a": msgspec.msgpack.encode(
-        [began(1, source="starlette", queue="mail", trace_id="4bf9", tags={"tier": "gold", "size": "7"})]
-    ),
-    "b": msgspec.msgpack.encode([began(1, source="celery", tags={"tier": "tin"}), began(2, tags={"tier": "gold-plated"})]),
+    "a": began({"source": "starlette", "queue": "mail", "trace_id": "4bf9", "tags": {"tier": "gold", "size": "7"}}),
+    "b": began({"source": "celery", "tags": {"tier": "tin"}}, {"tags": {"tier": "gold-plated"}}),
 }
 ARGS = b'{"args":{"order_id":7,"name":"Ada","vip":true,"order":{"id":"x-1"},"a b":null}}'
 

@@ -116,7 +116,8 @@ def run_silence(settings: Any, args: argparse.Namespace) -> int:
     if args.dry_run:
         preview = ask(settings, "POST", "/api/v1/silences", {**wish, "dry_run": True})
         titles = "".join(f"\n  {one['id']}  {printable(one['title'])}" for one in preview["items"])
-        return _said(args, preview, f"it would hide {preview['hides']} incident(s) now{titles}")
+        many = "1 incident" if preview["hides"] == 1 else f"{preview['hides']} incidents"
+        return _said(args, preview, f"it would hide {many} now{titles}")
     made = ask(settings, "POST", "/api/v1/silences", {**wish, "comment": args.comment})
     return _said(args, made, f"{made['id']} holds back notices until {made['ends_at']}; end it with --end {made['id']}")
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from looseends.wire import format_time
 from looseends_daemon.commands.asking import ask
 from looseends_daemon.commands.storage import moment
-from looseends_daemon.commands.tables import print_json, printable, short_time, span, table
+from looseends_daemon.commands.tables import fitted, print_json, printable, short_time, span, table
 
 DONE = 0
 ITEMS_MAX = 500
@@ -108,6 +108,10 @@ def run_ls(settings: Any, args: argparse.Namespace) -> int:
         if text:
             asked[name] = format_time(moment(text, now))
     page = ask(settings, "GET", f"/api/v1/tasks?{urlencode(asked)}")
+    while page["next_cursor"] and len(page["items"]) < args.limit:  # it stopped before it found enough; "nothing" must be sure
+        rest = {**asked, "limit": args.limit - len(page["items"]), "cursor": page["next_cursor"]}
+        more = ask(settings, "GET", f"/api/v1/tasks?{urlencode(rest)}")
+        page = {**more, "items": page["items"] + more["items"]}
     if args.json:
         print_json(page)
         return DONE
@@ -176,8 +180,7 @@ def _print_news(tasks: list[dict[str, Any]], widths: list[int], as_json: bool) -
             continue
         row = [printable("-" if value is None else value) for value in task_row(task, now)]
         widths[:] = [max(len(cell), width) for cell, width in zip(row, widths or [0] * len(row), strict=True)]
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())
+        print(fitted(row, widths))
 
 
 # --- one thing ----------------------------------------------------------------------------------------------------

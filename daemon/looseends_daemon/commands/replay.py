@@ -15,11 +15,13 @@ from typing import Any
 from urllib.parse import quote
 
 from looseends.errors import UsageError
-from looseends_daemon.commands.asking import ask
+from looseends_daemon.commands.asking import NoAnswer, ask
 from looseends_daemon.commands.storage import moment
 
 DONE, NOT_ALL = 0, 1
 LOOK_S = 1.0
+AWAY_S_MAX = 60.0
+"""How long a daemon may be away while its run is followed: it is started anew and goes on."""
 ITEMS_SHOWN = 20
 SettingsOf = Callable[[argparse.Namespace], Any]
 NUMBERS = (("canary", int), ("per_second", float), ("in_flight", int), ("stop_after_failures", int))
@@ -77,7 +79,11 @@ def run(settings: Any, args: argparse.Namespace) -> int:
     wish = {"plan": plan["id"], "digest": plan["digest"], "confirm": args.confirm, "note": args.note}
     numbers = {name: getattr(args, name) for name, _ in NUMBERS if getattr(args, name) is not None}
     replay = ask(settings, "POST", "/api/v1/replays", {**wish, **numbers})
-    replay = follow(settings, replay)
+    try:
+        replay = follow(settings, replay)
+    except KeyboardInterrupt:
+        print(f"\n{replay['id']} goes on without you: pause or cancel it at {replay['url']}", file=sys.stderr)
+        return NOT_ALL
     if args.json:
         print(json.dumps({"plan": plan, "replay": replay}, indent=1))
     else:
@@ -108,17 +114,30 @@ def selection(args: argparse.Namespace, now: int) -> dict[str, Any]:
 
 
 def follow(settings: Any, replay: dict[str, Any]) -> dict[str, Any]:
-    """Look until it is over, or until a person must look: paused, cancelled or done."""
+    """Look until it is over, or until a person must look: paused, cancelled or done. Raises NoAnswer."""
     while replay["state"] == "running":
         left = (replay["run"] or {}).get("remaining")
         about = f", about {left:.0f} s left" if left else ""
         print(f"{replay['id']}: {counted(replay['counts'])}{about}", file=sys.stderr)
         time.sleep(LOOK_S)
-        replay = ask(settings, "GET", f"/api/v1/replays/{quote(replay['id'], safe='')}")
+        replay = _look(settings, f"/api/v1/replays/{quote(replay['id'], safe='')}")
     why = (replay["run"] or {}).get("why")
     if replay["state"] == "paused" and why:
         print(f"{replay['id']} is paused: {why}", file=sys.stderr)
     return replay
+
+
+def _look(settings: Any, path: str) -> Any:
+    """Ask, also of a daemon that is away for a moment. Raises NoAnswer."""
+    until = time.monotonic() + AWAY_S_MAX
+    while True:
+        try:
+            return ask(settings, "GET", path)
+        except NoAnswer as error:
+            if time.monotonic() > until:
+                raise
+            print(f"{error}; the run goes on when it is back", file=sys.stderr)
+            time.sleep(LOOK_S)
 
 
 def counted(counts: dict[str, int]) -> str:
@@ -129,6 +148,8 @@ def counted(counts: dict[str, int]) -> str:
 def plan_lines(plan: dict[str, Any], items: list[dict[str, Any]]) -> list[str]:
     """The plan as a person reads it."""
     lines = [f"plan {plan['id']}: {counted(plan['counts'])}"]
+    if plan["searched"]:
+        lines.append(f"  {plan['searched']}")
     lines += [
         f"  {reason['tasks']:>7,} {reason['answer']:<8} {reason['name']}: {printable(reason['words'])}"
         for reason in plan["reasons"]

@@ -1,7 +1,8 @@
 """How the command line prints: tables that fit the terminal, times a person reads, nothing that a terminal would obey.
 
-Rules: only the last column is cut, and only where standard output is a terminal, so that a pipe gets everything. Times are UTC
-and say so in the heading; `--json` prints what the API answered, unchanged.
+Rules: only the last column is cut, and only where standard output is a terminal, so that a pipe gets everything. Where a terminal
+is too narrow for a row, what does not fit stands in a second line below it. Times are UTC and say so in the heading; what
+`--json` prints is what the API answered, unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from looseends.wire import NS, parse_time
 
-LAST_COLUMN_CHARS_MIN = 12
+LAST_COLUMN_CHARS_MIN = 24
+GAP = 2
+BELOW = "    "
 DAY_NS = 86_400 * NS
 
 
@@ -31,13 +34,33 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def fitted(row: Sequence[str], widths: Sequence[int]) -> str:
-    """One line; its last cell cut to the terminal's width."""
-    line = "  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
-    last = row[-1]
-    if sys.stdout.isatty():
-        room = max(LAST_COLUMN_CHARS_MIN, shutil.get_terminal_size().columns - len(line) - 2)
-        last = last if len(last) <= room else last[: room - 1] + "…"
-    return f"{line}  {last}".rstrip()
+    """One row; on a terminal its last cell is cut to the width, and what does not fit beside the others stands below them."""
+    if not sys.stdout.isatty():
+        return _aligned(row, widths).rstrip()
+    columns = shutil.get_terminal_size().columns
+    above = _beside(widths, columns)
+    if above == len(row):
+        return _cut(_aligned(row[:-1], widths), row[-1], columns)
+    below = _aligned(row[above:-1], widths[above:])
+    return f"{_aligned(row[:above], widths).rstrip()}\n{_cut(f'{BELOW}{below}', row[-1], columns)}"
+
+
+def _beside(widths: Sequence[int], columns: int) -> int:
+    """How many cells stand in the first line: all, or as many as fit whole."""
+    if sum(widths[:-1]) + GAP * (len(widths) - 1) + LAST_COLUMN_CHARS_MIN <= columns:
+        return len(widths)
+    fits = [n for n in range(1, len(widths)) if sum(widths[:n]) + GAP * (n - 1) <= columns]
+    return max(fits, default=1)
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    return (" " * GAP).join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+
+
+def _cut(line: str, last: str, columns: int) -> str:
+    line += " " * GAP if line.strip() else ""
+    room = max(1, columns - len(line))
+    return (line + (last if len(last) <= room else last[: room - 1] + "…")).rstrip()
 
 
 def short_time(text: str | None, now: int) -> str:

@@ -39,7 +39,8 @@ class Context:
     `presence` knows who is connected, `wishes` whose stacks are wanted; `waited(sent_at)`: what was sent then may have waited
     for us to thaw.
     `settings` and `policy` are those in force: a reload replaces them here, and nothing else.
-    `wake()` is called after every stored batch; `ready()` names in words what is not ready (empty: all is);
+    `wake()` is called where something has to be judged at once, `wake_by(at)` after every stored batch with the time at which
+    something may have to be (without one, `wake()` is); `ready()` names in words what is not ready (empty: all is);
     `notes()` names what a person should know although all is ready; `endpoints` are the acts on endpoints and notices;
     `types` reads types, `vitals()` tells how the daemon does, `lose_one` begins a task that nobody ends;
     `storage()` gives the figures of the storage; `render_sign_in(error, next_path)` makes the sign-in page, and
@@ -61,6 +62,7 @@ class Context:
     endpoints: EndpointActs = NO_ENDPOINTS
     instances: Any = None
     alerts: Alerts | None = None
+    wake_by: Callable[[int], None] | None = None
     types: Types | None = None
     vitals: Callable[[], Awaitable[Vitals]] = no_vitals
     lose_one: Callable[[Actor], Awaitable[str]] | None = None

@@ -9,7 +9,7 @@ itself, so even a line that does not parse is one entry; there `index` is the li
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -17,33 +17,50 @@ from aiohttp import web
 from looseends import parcel
 from looseends.wire import EVENTS_MAX, Batch, Problem, Refused, check_batch
 from looseends_daemon.core.payloads import within
+from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.resources import Actor
 from looseends_daemon.core.routing import Route
 from looseends_daemon.http.answers import decode_json, json_response
 from looseends_daemon.http.context import Context
 from looseends_daemon.http.errors import ProblemError
 from looseends_daemon.http.strangers import NOT_THEIRS, reached_for
-from looseends_daemon.store.facts import Applied, OwnershipRefused, apply_batch
+from looseends_daemon.store.blind import Connection
+from looseends_daemon.store.facts import Applied, OwnershipRefused, apply_batches
+from looseends_daemon.store.joining import Told
+from looseends_daemon.store.judgements import next_check
 from looseends_daemon.store.orders import waiting_for
 from looseends_daemon.store.questions import ask
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 WARNINGS_MAX = 100
+Stored = tuple[Applied, int, int | None]
+"""What became of a batch, how many orders wait for its instance, and when the detector has something to look at (ns)."""
 
 
 def routes(context: Context) -> list[Route]:
     """The one door of events."""
 
+    def fold(conn: Connection, told: Sequence[Told]) -> list[Stored]:
+        return _fold(conn, told, context.policy)
+
     async def post_events(request: web.Request) -> web.Response:
         body = await request.read()
         batch = within(read_batch(body, request.content_type, context.now()), context.settings.storage.max_payload)
-        applied, orders = await _store(context, batch, request["actor"], len(body))
-        context.wake()
+        applied, orders, due = await _store(context, fold, batch, request["actor"], len(body))
+        _wake(context, due)
         status = 422 if _nothing_taken(batch, applied) else 200
         return json_response(_answer(batch, applied, orders), status, {parcel.TAKES: parcel.TAKEN})
 
     return [Route(method="POST", path="/api/v1/events", role="ingest", handler=post_events)]
+
+
+def _wake(context: Context, due: int | None) -> None:
+    """Have the detector look when something is due. Woken for every batch it would commit as often as the batches do."""
+    if context.wake_by is None:
+        context.wake()
+    elif due is not None:
+        context.wake_by(due)
 
 
 def read_batch(body: bytes, content_type: str, now: int) -> Batch:
@@ -117,21 +134,26 @@ def is_proven(actor: Actor) -> bool:
     return actor.token is not None or (actor.uid is not None and actor.uid in (0, os.geteuid()))
 
 
-async def _store(context: Context, batch: Batch, actor: Actor, size: int) -> tuple[Applied, int]:
+def _fold(conn: Connection, told: Sequence[Told], policy: Policy) -> list[Stored]:
+    """Fold batches that wait side by side. Raises OwnershipRefused."""
+    applied = apply_batches(conn, told, policy)
+    waiting = [
+        ask(conn, waiting_for(one.batch.instance["id"], one.now)) if one.batch.instance is not None and one.proven else 0
+        for one in told
+    ]
+    due = next_check(conn)
+    return [(done, orders, due) for done, orders in zip(applied, waiting, strict=True)]
+
+
+async def _store(
+    context: Context, fold: Callable[[Connection, Sequence[Told]], list[Stored]], batch: Batch, actor: Actor, size: int
+) -> Stored:
     """Fold and commit. Raises ProblemError 403 for somebody else's instance, StoreBusy."""
-    now, proven, delayed = context.now(), is_proven(actor), context.waited(batch.sent_at)
     if batch.instance is not None:
         context.presence.heard(batch.instance["id"])
-    orders = waiting_for(batch.instance["id"], now) if batch.instance is not None and proven else None
+    told = Told(batch, actor, context.now(), proven=is_proven(actor), delayed=context.waited(batch.sent_at))
     try:
-        stored = await context.database.write(
-            lambda conn: (
-                apply_batch(conn, batch, actor=actor, now=now, policy=context.policy, proven=proven, delayed=delayed),
-                0 if orders is None else ask(conn, orders),
-            ),
-            size=size,
-            grows=True,
-        )
+        stored = await context.database.write_together(fold, told, size=size, grows=True)
         foreign = next((problem.detail for problem in stored[0].rejected if problem.detail.startswith(NOT_THEIRS)), None)
         if foreign is not None:
             reached_for(actor, "tell of", foreign)

@@ -72,7 +72,8 @@ class Doors:
 
         arrived = self._context.now()
         waiting, said_at, patience, near = await self._as_instance(request, work, told, told_at=told_at)
-        if not is_forwarded(request.headers):
+        # A connection that ended while this was written down is no sign that anybody is there.
+        if not is_forwarded(request.headers) and request.transport is not None:
             who, line = request.match_info["id"], id(request.protocol)
             self._context.presence.spoke(line, who, arrived, said_at=said_at, patience=patience)
         wished = self._context.wishes.fetched(request.match_info["id"], arrived)

@@ -31,10 +31,10 @@ from looseends_daemon.core.retention import (
     refusal,
     without_age,
 )
-from looseends_daemon.store import retention
+from looseends_daemon.store import instances, retention
 from looseends_daemon.store.acts import ANSWER_S_MAX
 from looseends_daemon.store.checkpoints import Counts, wal_bytes
-from looseends_daemon.store.connection import Database
+from looseends_daemon.store.connection import QUEUE_BYTES_MAX, Database
 from looseends_daemon.store.questions import ask_async
 from looseends_daemon.store.retention import Walk
 
@@ -54,13 +54,23 @@ SHRINK_PAGES_MAX = 256
 
 
 class Figures(Value, frozen=True):
-    """How the storage stands. Bytes; counts are since the start of the daemon."""
+    """How the storage stands. Bytes; counts are since the start of the daemon.
+
+    `queued` waits to be written, of at most `queued_max`; `queued_most` is the most that ever did; `refused`: how often it was
+    full, and somebody was told to come again. `behind_*`: live instances that have records still to send, and how many those are.
+    """
 
     sizes: Sizes
     forecast: Forecast
     wal: int
     checkpoints: Counts
     commits: int
+    queued: int
+    queued_most: int
+    queued_max: int
+    refused: int
+    behind_instances: int
+    behind_records: int
     reopened: int
     removed: int
     given_up: int
@@ -112,12 +122,19 @@ class Janitor:
         """How it stands, and where it is going. Raises StoreError, OSError."""
         sizes, rules = await sizes_of(self._database), self._rules()
         growth = await self._database.read(lambda conn: ask_async(conn, retention.growth(now)))
+        behind = await self._database.read(lambda conn: ask_async(conn, instances.behind()))
         return Figures(
             sizes=sizes,
             forecast=forecast(sizes, rules, growth),
             wal=wal_bytes(self._database.path),
             checkpoints=self._database.checkpoints.counts,
             commits=self._database.commits,
+            queued=self._database.queued_bytes,
+            queued_most=self._database.queued_most,
+            queued_max=QUEUE_BYTES_MAX,
+            refused=self._database.refused,
+            behind_instances=behind[0],
+            behind_records=behind[1],
             reopened=self._database.reopened,
             removed=self.removed,
             given_up=self.given_up,

@@ -117,10 +117,13 @@ class Pacer:
     """The clock of runs: `run_once(now)` for the supervised loop."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._first = database, True
 
     async def run_once(self, now: int) -> int | None:
         """Release what the pace of each run allows; when to look again (ns), None: no run moves."""
+        first, self._first = self._first, False
         if not await self._database.read(lambda conn: ask_async(conn, runs.moving())):
             return None
+        if first:
+            await self._database.write(runs.awake)
         return await self._database.write(lambda conn: runs.turn(conn, now))

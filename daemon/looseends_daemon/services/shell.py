@@ -16,6 +16,7 @@ NS = 1_000_000_000
 BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 LOG_EVERY_S = 60.0
 TURN_S = 3 * BACKOFF_S[-1]
+FAR_NS = 1 << 62
 log = logging.getLogger("looseends")
 
 
@@ -38,6 +39,7 @@ class Loop:
         self._idle_s_max = idle_s_max
         self._wall_ns = wall_ns
         self._woken = asyncio.Event()
+        self._until, self._wanted = 0, FAR_NS
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._logged_at = -LOG_EVERY_S
@@ -51,6 +53,12 @@ class Loop:
     def wake(self) -> None:
         """Run as soon as possible: something changed."""
         self._woken.set()
+
+    def wake_by(self, at: int) -> None:
+        """Run at `at` (wall clock, ns) at the latest. Where it would have run by then anyway this does nothing."""
+        self._wanted = min(self._wanted, at)
+        if at < self._until:
+            self._woken.set()
 
     async def stop(self) -> None:
         """Let the pass that is under way end, then stop. Idempotent."""
@@ -73,10 +81,15 @@ class Loop:
     async def _loop(self) -> None:
         while not self._stopping:
             self._woken.clear()
+            self._wanted = FAR_NS
             pause = await self._pass()
             self.last_turn = time.monotonic()
+            # What was wanted while the pass was under way may have come too late for it.
+            pause = min(pause, (self._wanted - self._wall_ns()) / NS)
             if pause > 0 and not self._stopping:
+                self._until = self._wall_ns() + int(pause * NS)
                 await self._sleep(pause)
+                self._until = 0
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -1,20 +1,29 @@
 """The metrics as text: Prometheus' own format, or OpenMetrics where the scraper asks for it. Runs in a thread, not on the loop.
 
-Rules: prometheus_client is imported with the first scrape. Nothing of its global registry is used: what a library registers there
-is no business of ours, except the figures of this process.
+Rules:
+
+1. Our families are written here, byte for byte as prometheus_client would write them (tests/daemon/telemetry/test_text.py holds
+   that): with its object for every line, 200 types (4,266 lines) took 27 ms, 47 in OpenMetrics, and ingest waited for the
+   interpreter. This takes 3.4 ms.
+2. The figures of this process, and the choice of a format, are prometheus_client's; it is imported with the first scrape. Nothing
+   of its global registry is used: what a library registers there is no business of ours.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 from looseends_daemon.core.counting import BOUNDS_S
-from looseends_daemon.core.metrics import Family
+from looseends_daemon.core.metrics import Family, Labels
 from looseends_daemon.core.resources import Value
 
 GZIP_LEVEL = 1
+LONG = 1e6
+"""From here on numbers are written as Go does it: 1e+06."""
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+_BOUNDS = (*(str(bound) for bound in BOUNDS_S), "+Inf")
 
 
 class Page(Value, frozen=True):
@@ -33,43 +42,64 @@ def render(families: Sequence[Family], accept: str, zipped: bool) -> Page:
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    registry.register(_Collector(families))
-    body: bytes = encode(registry)
+    # Its text comes last: in OpenMetrics it ends the page.
+    body = text(families, openmetrics=content_type.startswith("application/openmetrics-text")).encode() + encode(registry)
     return Page(body=gzip.compress(body, GZIP_LEVEL) if zipped else body, content_type=content_type, gzipped=zipped)
 
 
-class _Collector:
-    """Our families as prometheus_client's own."""
-
-    def __init__(self, families: Sequence[Family]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Any]:
-        return (_as_theirs(family) for family in self._families)
-
-    def describe(self) -> Iterable[Any]:
-        return ()
+def text(families: Sequence[Family], *, openmetrics: bool) -> str:
+    """The families as text, without the end that OpenMetrics asks for."""
+    return "".join(line for family in families for line in _lines(family, openmetrics))
 
 
-def _as_theirs(family: Family) -> Any:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-    if family.kind == "histogram":
-        made = HistogramMetricFamily(family.prometheus, family.doc, labels=family.labels)
-        for sample in family.samples:
-            made.add_metric(sample.labels, _cumulated(sample.buckets), sample.value)
-        return made
-    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    plain = kind(family.prometheus, family.doc, labels=family.labels)
+def _lines(family: Family, openmetrics: bool) -> Iterator[str]:
+    name = family.prometheus
+    counter, kind = family.kind == "counter", "gauge" if family.kind == "updown" else family.kind
+    headed = f"{name}_total" if counter and not openmetrics else name
+    doc = family.doc.translate(_ESCAPES) if openmetrics else family.doc.replace("\\", r"\\").replace("\n", r"\n")
+    yield f"# HELP {headed} {doc}\n# TYPE {headed} {kind}\n"
+    if kind == "histogram":
+        yield from _distributions(family, name)
+        return
+    if counter:
+        name = f"{name}_total"
+    written = _labels(family.labels)
     for sample in family.samples:
-        plain.add_metric(sample.labels, sample.value)
-    return plain
+        before, after = written(sample.labels)
+        inside = before + after
+        yield f"{name}{{{inside}}} {_number(sample.value)}\n" if inside else f"{name} {_number(sample.value)}\n"
 
 
-def _cumulated(buckets: Sequence[int]) -> list[tuple[str, float]]:
+def _distributions(family: Family, name: str) -> Iterator[str]:
     """Counts by bucket as Prometheus wants them: each holds those before it."""
-    found, total = [], 0
-    for bound, n in zip((*(str(float(b)) for b in BOUNDS_S), "+Inf"), buckets, strict=True):
-        total += n
-        found.append((bound, float(total)))
-    return found
+    written = _labels(family.labels, "le")
+    for sample in family.samples:
+        before, after = written(sample.labels)
+        begin = f'{name}_bucket{{{before}{"," if before else ""}le="'
+        end = f'"{"," if after else ""}{after}}} '
+        counts = [f"{n}.0" if n < LONG else _number(n) for n in accumulate(sample.buckets)]
+        yield "".join([f"{begin}{bound}{end}{n}\n" for bound, n in zip(_BOUNDS, counts, strict=True)])
+        inside = before + ("," if before and after else "") + after
+        inside = f"{{{inside}}}" if inside else ""
+        yield f"{name}_count{inside} {counts[-1]}\n{name}_sum{inside} {_number(sample.value)}\n"
+
+
+def _labels(names: Labels, between: str = "") -> Callable[[Labels], tuple[str, str]]:
+    """What writes label values sorted by their names: those before the label `between`, and those after it."""
+    order = sorted(range(len(names)), key=lambda n: names[n])
+    first = [n for n in order if names[n] < between]
+    second = [n for n in order if names[n] > between]
+
+    def written(values: Labels) -> tuple[str, str]:
+        one, two = ([f'{names[n]}="{values[n].translate(_ESCAPES)}"' for n in some] for some in (first, second))
+        return ",".join(one), ",".join(two)
+
+    return written
+
+
+def _number(value: float) -> str:
+    if abs(value) < LONG:
+        return repr(float(value))
+    from prometheus_client.utils import floatToGoString
+
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]

@@ -165,7 +165,7 @@ class Town:
         ids["tasks"] = [*ids["tasks"][:20], *self.tasks, *self.tasks[8:12] * 5]
         orders = self._orders()
         book.ids = {**ids, "orders": orders, "order": orders, "hash": [folder], "name": [name], "cursor": self._cursors()}
-        book.ids |= {"key": [".".join(self.service.split(".")[:2])], "slug": ["nightly"], "action": ["start", "fail", "log", "17"]}
+        book.ids |= {"key": [".".join(self.service.split(".")[:2])], "slug": ["nightly"], "action": ["start", "fail", "log", "7"]}
         book.callers = {
             "nobody": (),
             "operator": ((b"Authorization", _bearer(self.token)),),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -68,6 +69,17 @@ def test_the_pod_has_a_native_sidecar_that_shares_uid_spool_and_socket_with_the_
     assert under_a_mount(ours["LOOSEENDS_SPOOL_DIR"], {*mounted[1]})
     assert {name for one in mounted for name in one.values()} <= pod["volume names"]
     assert "/state" not in mounted[1], "the service does not get the database"
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.33", kubernetes_validate.latest_version()])
+def test_the_manifest_is_what_kubernetes_has_schemas_for(version: str) -> None:
+    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    assert [one["kind"] for one in documents] == ["Service", "StatefulSet"]
+    for document in documents:
+        kubernetes_validate.validate(document, version, strict=True)
+    documents[1]["spec"]["template"]["spec"]["initContainers"][0]["restartpolicy"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(documents[1], version, strict=True)
 
 
 def test_compose_shares_uid_spool_and_socket_too() -> None:

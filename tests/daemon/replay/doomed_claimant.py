@@ -1,16 +1,20 @@
 """A claimant that is killed or stopped at any moment: takes orders on a real database file, does them, and tells of them.
 
-usage: doomed_claimant.py DATABASE INSTANCE LOG MODE SECONDS      MODE: claim | check_then_claim; SECONDS of work for each
+usage: doomed_claimant.py DATABASE INSTANCE LOG MODE SECONDS SHARE CALM
+MODE: claim | check_then_claim; SECONDS of work for each. Once it has done SHARE orders it stays in the middle of the next one,
+until the file CALM is there: then nothing takes any time.
 `check_then_claim` is the planted fault: it looks first and marks afterwards, as if nobody else could be there.
 The log is the receipt: one line per execution, on disk before anybody is told.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from looseends.wire import check_batch
@@ -57,8 +61,20 @@ def tell(conn: sqlite3.Connection, instance: str, order: bytes) -> None:
     conn.execute("COMMIT")
 
 
-def main(path: str, instance: str, log: str, mode: str, work_s: str) -> None:
-    """Take orders until none is left for half a second."""
+def work(seconds: float, calm: Path) -> None:
+    """Whoever is killed or stopped in here took an order and has not done it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not calm.exists():
+        time.sleep(0.1)  # hundreds of ghosts wait here
+
+
+def is_over(conn: sqlite3.Connection, instance: str, calm: Path) -> bool:
+    """Whether there may be nothing left for this one: until then it was only slow."""
+    return calm.exists() or conn.execute("SELECT state FROM instance WHERE id = ?", (instance,)).fetchone()["state"] != "alive"
+
+
+def main(path: str, instance: str, log: str, mode: str, work_s: str, share: str, calm: str) -> None:
+    """Take orders until the storm is over, or one is a ghost, and nothing could be taken for half a second."""
     conn = connect(path)
     conn.execute("PRAGMA synchronous = OFF")  # what is tested is who gets it, not whether it survives a power cut
     conn.execute("PRAGMA busy_timeout = 60000")
@@ -66,15 +82,17 @@ def main(path: str, instance: str, log: str, mode: str, work_s: str) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     idle_since = time.monotonic()
+    done = 0
     receipts = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    while time.monotonic() - idle_since < 0.5:
+    while time.monotonic() - idle_since < 0.5 or not is_over(conn, instance, Path(calm)):
         order = take(conn, instance)
         if order is None:
             time.sleep(0.005)
             continue
-        time.sleep(float(work_s))  # the work: whoever is killed here took it and did not do it
+        work(float(work_s) if done < int(share) else math.inf, Path(calm))
         os.write(receipts, order.hex().encode() + b"\n")
         tell(conn, instance, order)
+        done += 1
         idle_since = time.monotonic()
     print("done", flush=True)
 

@@ -13,7 +13,7 @@ from looseends_daemon.core.query import QueryError
 from looseends_daemon.core.resources import CommandRefused
 from looseends_daemon.core.view import view_of
 from looseends_daemon.services.planner import Pacer, Planner
-from looseends_daemon.store import codes, plan_reads, sources
+from looseends_daemon.store import codes, plan_reads, plans, sources
 from looseends_daemon.store.cells import InstanceIds
 from looseends_daemon.store.facts import cells_of
 from looseends_daemon.store.questions import ask
@@ -223,3 +223,27 @@ async def test_edited_arguments_of_one_task_are_checked_and_both_are_kept(world:
     assert item.edited and item.old.args == {"order_id": 7} and item.new.args == {"order_id": 8}
     acts = [(row["actor"], row["act"]) for row in await world.rows("SELECT actor, act FROM audit ORDER BY n DESC LIMIT 2")]
     assert acts == [("ada", "start_replay"), ("ada", "make_plan")]
+
+
+async def test_a_plan_says_where_its_query_did_not_look(world: Any, planner: Planner, reader: Any) -> None:
+    await lost(world, 1, SEND)
+    for q, is_searched in (("args.order_id:7", True), ("is:open", False), ("name:mail.*", False)):
+        plan = await planner.make_plan(Selection(q=q), world.operator)
+        assert (plan.searched is not None) is is_searched, q
+        assert (await reader.plan(plan.id)).searched == plan.searched and plan.selection == {"q": q}
+    assert (
+        "the newest 100,000 tasks of the window"
+        in (await planner.make_plan(Selection(q="args.order_id:7"), world.operator)).searched
+    )
+
+
+async def test_no_more_plans_and_items_are_kept_than_their_limits(world: Any, planner: Planner, monkeypatch: Any) -> None:
+    await lost(world, 4, SEND)
+    monkeypatch.setattr(plans, "PLANS_MAX", 3)
+    made = [(await planner.make_plan(EVERYTHING, world.operator)).id for _ in range(4)]
+    assert [row["id"] for row in await world.rows("SELECT id FROM replay_plan ORDER BY no")] == made[1:]
+    monkeypatch.setattr(plans, "ITEMS_MAX", plans.PLAN_TASKS_MAX + 5)
+    newest = (await planner.make_plan(EVERYTHING, world.operator)).id
+    assert [row["id"] for row in await world.rows("SELECT id FROM replay_plan ORDER BY no")] == [made[-1], newest]
+    (row,) = await world.rows("SELECT count(*) AS n FROM replay_plan_item")
+    assert row["n"] == 8

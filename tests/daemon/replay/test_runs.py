@@ -13,7 +13,7 @@ from looseends_daemon.core.plans import Selection, Wish
 from looseends_daemon.core.resources import CommandRefused, Replay
 from looseends_daemon.services.planner import Pacer, Planner
 from looseends_daemon.services.replayer import Replayer
-from looseends_daemon.store import codes, orders, plan_reads, replays, retention
+from looseends_daemon.store import codes, orders, plan_reads, replays, reports, retention
 from looseends_daemon.store.plans import forget_plans
 
 SEND = {"name": "mail.send", "signature": "(order_id)", "code": "abc"}
@@ -135,6 +135,72 @@ async def test_a_run_stops_after_its_failures_and_counts_anew_when_resumed(runne
     assert (await runner.shown()).state == "running"
 
 
+async def test_what_was_forgiven_and_then_ended_well_is_no_credit_for_other_failures(runner: Runner) -> None:
+    await runner.begin(9, canary=0, per_second=100, in_flight=2, stop_after_failures=2)
+    await runner.pass_(1)
+    orders_ = await runner.waiting()
+    for order in orders_:
+        await runner.take(order)
+    await runner.world.gone(runner.alive)
+    await Replayer(runner.world.database).run_once(runner.world.now)
+    first, runner.alive = runner.alive, await runner.world.instance(SEND)
+    await runner.pass_(1)
+    assert (await runner.shown()).state == "paused"
+    await runner.steer("resume")
+    for order in orders_:
+        await runner.world.tell(first, {"type": "started", "task": order, "name": "mail.send", "at": runner.world.now})
+        await runner.world.ended(first, order)
+    assert await runner.count("succeeded") == 2
+    await runner.pass_(1)
+    await runner.do("failed")
+    await runner.pass_(1)
+    shown = await runner.shown()
+    assert shown.state == "paused" and shown.counts["failed"] == 2 and "it was to stop after 2" in shown.run.why
+
+
+async def test_a_paused_run_of_which_nothing_is_left_is_done(runner: Runner) -> None:
+    await runner.begin(2, canary=0, per_second=100)
+    await runner.pass_(1)
+    (first, second) = await runner.waiting()
+    await runner.take(first)
+    await runner.take(second)
+    assert (await runner.steer("pause")).state == "paused"
+    for order in (first, second):
+        await runner.world.tell(runner.alive, {"type": "started", "task": order, "name": "mail.send", "at": runner.world.now})
+        await runner.world.ended(runner.alive, order)
+    assert (await runner.shown()).state == "done"
+    with pytest.raises(CommandRefused) as refused:
+        await runner.steer("resume")
+    assert "it is done" in refused.value.reasons[0]
+
+
+async def test_what_waits_behind_long_work_of_its_replay_does_not_expire(runner: Runner) -> None:
+    await runner.begin(3, canary=0, per_second=100)
+    await runner.pass_(1)
+    (first, *rest) = await runner.waiting()
+    await runner.take(first)
+    started = {"type": "started", "task": first, "name": "mail.send", "at": runner.world.now, "deadline": "never"}
+    await runner.world.tell(runner.alive, started)
+    clock = Replayer(runner.world.database)
+    for _ in range(3):
+        await clock.run_once(runner.world.later(UNCLAIMED_S_MAX + 1))
+        assert await runner.waiting() == rest
+    await runner.world.ended(runner.alive, first)
+    await clock.run_once(runner.world.later(UNCLAIMED_S_MAX + 1))
+    assert await runner.waiting() == [] and await runner.count("expired") == 2
+
+
+async def test_what_waits_behind_work_whose_process_died_does_expire(runner: Runner) -> None:
+    await runner.begin(2, canary=0, per_second=100)
+    await runner.pass_(1)
+    (first, _) = await runner.waiting()
+    await runner.take(first)
+    await runner.world.tell(runner.alive, {"type": "started", "task": first, "name": "mail.send", "at": runner.world.now})
+    await runner.world.gone(runner.alive)
+    await Replayer(runner.world.database).run_once(runner.world.later(UNCLAIMED_S_MAX + 1))
+    assert await runner.count("expired") == 1
+
+
 async def test_a_paused_run_gives_out_nothing_not_even_what_waits(runner: Runner) -> None:
     await runner.begin(6, canary=0, per_second=100, in_flight=3)
     await runner.pass_(1)
@@ -220,6 +286,43 @@ async def test_but_not_for_ever(runner: Runner) -> None:
     assert shown.state == "paused" and "for ten minutes" in shown.run.why
 
 
+async def test_time_in_which_the_daemon_was_down_is_no_wait_for_a_service(runner: Runner) -> None:
+    await runner.begin(2, canary=0, per_second=100)
+    await runner.world.gone(runner.alive)
+    await runner.pass_(1)
+    runner.world.later(HELD_NS_MAX / NS + 1)
+    runner.pacer = Pacer(runner.world.database)
+    await runner.pass_()
+    assert (await runner.shown()).state == "running"
+    runner.alive = await runner.world.instance(SEND)
+    await runner.pass_(1)
+    assert await runner.do() == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "then"), [("code_changed", {"code": "newest"}), ("caution", {"code": "abc", "caution": "charges a card"})]
+)
+async def test_what_was_confirmed_of_other_code_or_another_caution_is_not_run(runner: Runner, reason: str, then: Any) -> None:
+    shown = {"code_changed": {**SEND, "code": "newer"}, "caution": {**SEND, "caution": "sends a mail"}}[reason]
+    for _ in range(4):
+        runner.tasks.append(await runner.world.lost(SEND))
+    runner.alive = await runner.world.instance(shown)
+    plan = await runner.planner.make_plan(Selection(q="is:open"), runner.world.operator)
+    assert plan.counts["confirm"] == 4
+    await runner.world.offer(runner.alive, {**shown, **then})
+    wish = Wish(plan=plan.id, digest=plan.digest, confirm=(reason,), rule=Rule(canary=0, per_second=100, in_flight=2))
+    with pytest.raises(CommandRefused) as refused:
+        await runner.planner.start_replay(wish, runner.world.operator)
+    assert "4 tasks have changed" in refused.value.title and "the code or the caution" in refused.value.reasons[0]
+    await runner.world.offer(runner.alive, shown)
+    runner.id = (await runner.planner.start_replay(wish, runner.world.operator)).id
+    await runner.pass_(1)
+    assert await runner.do() == 2
+    await runner.world.offer(runner.alive, {**shown, **then})
+    await runner.pass_(1)
+    assert await runner.waiting() == [] and await runner.count("blocked") == 2
+
+
 async def test_a_function_that_changes_in_the_middle_stops_what_was_not_planned_so(runner: Runner) -> None:
     await runner.begin(4, canary=0, per_second=100, in_flight=2)
     await runner.pass_(1)
@@ -262,6 +365,33 @@ async def test_the_report_shows_old_beside_new_and_what_was_left_out(runner: Run
         pages += [item.task for item in page.items]
         cursor = page.next_cursor
     assert pages == [old, *runner.tasks] and cursor is None
+
+
+async def test_what_has_one_state_is_on_the_first_page_wherever_it_stands(runner: Runner, monkeypatch: Any) -> None:
+    monkeypatch.setattr(reports, "LOOKED_AT_MAX", 3)
+    old = [await runner.world.lost({**SEND, "code": "older"}) for _ in range(2)]
+    await runner.begin(20, canary=0, per_second=100, in_flight=8)
+    await runner.pass_(1)
+    await runner.do(count=6)
+    await runner.do("failed", 1)
+    await runner.pass_(1)
+
+    async def found(state: str) -> list[str]:
+        tasks, cursor = [], None
+        while True:
+            page = await runner.reader.run_items(runner.id, state=state, limit=4, cursor=cursor)
+            assert page is not None and (page.items or tasks or page.next_cursor is None), "the first page is not empty"
+            tasks += [item.task for item in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                return tasks
+
+    assert await found("blocked") == old
+    assert await found("failed") == [runner.tasks[6]]
+    assert await found("succeeded") == runner.tasks[:6]
+    assert await found("waiting") == runner.tasks[7:]
+    await runner.steer("cancel")
+    assert await found("cancelled") == runner.tasks[7:] and await found("waiting") == []
 
 
 async def test_run_again_stands_beside_the_order_it_follows(runner: Runner) -> None:

@@ -204,6 +204,27 @@ async def test_too_many_that_wait_are_given_up_oldest_first_and_counted(open_hou
     assert {span["attributes"]["looseends.task.id"] for span in collector.spans()} <= set(tasks)
 
 
+async def test_a_collector_that_stays_down_does_not_let_more_wait_than_may(
+    open_house: Any, collector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "RELIEVE_EVERY_S", 0.0)
+    monkeypatch.setattr(exporter, "relieve", lambda conn, signal: outgoing.relieve(conn, signal, 4))
+    collector.status = 503
+    house = await open_house(otel(collector, "logs = false\n"))
+    await house.until(lambda: house.daemon.exports.bodies, "the export")
+    for _ in range(2):  # the second when the collector is known to be down
+        tasks, now = [str(uuid.uuid4()) for _ in range(10)], time.time_ns() - NS
+        await house.tell(*(event("started", t, now) for t in tasks), *(event("finished", t, now + 1) for t in tasks))
+        await house.until(lambda: house.daemon.notes(), "a word about the collector")
+    pending = 'looseends_otlp_pending{signal="span"} 4.0'
+    deadline = time.monotonic() + 30
+    while pending not in await house.scrape():
+        assert time.monotonic() < deadline
+    collector.status = 200
+    await house.until(lambda: len(collector.spans()) == 4, "the newest")
+    assert {span["attributes"]["looseends.task.id"] for span in collector.spans()} <= set(tasks)
+
+
 async def test_without_an_endpoint_nothing_is_noted_and_nothing_imported(open_house: Any) -> None:
     house = await open_house()
     task, now = str(uuid.uuid4()), time.time_ns() - NS
