@@ -59,9 +59,12 @@ class Scale:
         verdict = "" if met is None else f"   (bar {bar}: {'met' if met else 'MISSED'})"
         print(f"{what:62} {figure}{verdict}", flush=True)
 
-    def copy(self, path: Path, scratch: Path) -> Path:
-        """A copy that may be spoilt."""
-        return Path(shutil.copyfile(path, scratch / path.name))
+    def copy(self, path: Path, scratch: Path, name: str = "") -> Path:
+        """A copy that may be spoilt, on the disk: gigabytes on their way there would be measured with every commit."""
+        copied = Path(shutil.copyfile(path, scratch / (name or path.name)))
+        with copied.open("rb+") as file:
+            os.fsync(file.fileno())
+        return copied
 
     # --- stages ---
 
@@ -117,7 +120,7 @@ class Scale:
     def run_diet(self, scratch: Path) -> None:
         """What single indexes, and the export, cost the writer."""
         names = [f"{n}-{self.small.name}" for n in range(len(scale_ingest.CUTS) + 2)]
-        paths = [Path(shutil.copyfile(self.small, scratch / name)) for name in names]
+        paths = [self.copy(self.small, scratch, name) for name in names]
         for line in asyncio.run(scale_ingest.diet(paths, self.sizes[0], self.args_bytes)):
             self.say(*line)
 
@@ -130,7 +133,7 @@ class Scale:
 
     def run_retention(self, scratch: Path) -> None:
         """What forgetting costs those who report."""
-        other = Path(shutil.copyfile(self.large, scratch / "forgets.db"))
+        other = self.copy(self.large, scratch, "forgets.db")
         with House(self.copy(self.large, scratch)) as keeping, House(other, retain="24h") as forgetting:
             for line in scale_load.retention(keeping, forgetting):
                 self.say(*line)

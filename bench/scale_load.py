@@ -21,9 +21,9 @@ EVENTS_PER_S = 5_000
 POST_EVENTS = 100
 LOAD_S = 60.0
 DUE_PER_S = 20
-SEE_S = 0.002
+SEE_S = 0.004
 SLICE_S = 5.0
-SLICES = 12
+SLICES = 10
 ANSWERS_PER_S = 40
 Line = tuple[str, str, str, bool | None]
 
@@ -83,11 +83,10 @@ def detection(house: House) -> Iterator[Line]:
     time.sleep(7.0)  # nothing is judged in the first moments after a start
     posts = EVENTS_PER_S / POST_EVENTS
     load = Load(house, posts, POST_EVENTS // 2, due_every=max(1, round(posts / DUE_PER_S)))
+    began, begun = time.monotonic(), time.time_ns()
     load.start()
     seen: dict[bytes, float] = {}
     conn = sqlite3.connect(f"file:{house.path}?mode=ro", uri=True, isolation_level=None)
-    began = time.monotonic()
-    begun = time.time_ns()
     while time.monotonic() - began < LOAD_S:
         time.sleep(SEE_S)
         # The verdicts are loose ends; those begun since then are few, and stand in the index of loose ends.

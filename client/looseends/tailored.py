@@ -64,7 +64,6 @@ def made(function, spec):
                     and journal.alive[0]
                     and current() is None
                     and TRACE not in modules
-                    and not observers
                     and (segment := journal.current) is not None
                 ):
                     index = segment.next()
@@ -85,6 +84,8 @@ def made(function, spec):
                         made.at = at
                         made.state = "running"
                         made.token = None
+                        if observers:
+                            tell(spec.name)
                         token = make_current(made)
                         task = made
                         if PROCESS.idle:

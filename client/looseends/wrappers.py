@@ -29,7 +29,8 @@ enter, leave = record.enter, record.leave
 
 # What the code of tailored.py, which runs as a wrapper's, works with beside these: it looks names up here.
 CODEC, PACKERS, INLINE_BYTES_MAX, NO_ID = plain.CODEC, slots.PACKERS, slots.INLINE_BYTES_MAX, slots.NO_ID
-TRACE, Task, end, note, observers = record.TRACE, context.Task, record.end, trouble.note, record._observers
+TRACE, Task, end, note = record.TRACE, context.Task, record.end, trouble.note
+observers, tell = record._observers, record._tell
 hides, quote, crc32 = plain.hide_something, json.encoder.encode_basestring_ascii, zlib.crc32
 current, make_current, reset = context.CURRENT.get, context.CURRENT.set, context.CURRENT.reset
 modules, new, now = sys.modules, object.__new__, time.monotonic_ns

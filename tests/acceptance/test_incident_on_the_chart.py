@@ -69,6 +69,7 @@ def test_from_the_notice_to_a_window_on_the_chart_to_the_resolved_notice(town: T
     expect(page.get_by_role("main")).to_contain_text("Paused by")
     one.shot()
     assert counts(town, replay)["succeeded"] == settled
+    assert_laid_out(page)
     one.click("button", "Resume")
     expect(page.get_by_role("heading", level=1)).to_contain_text("done", timeout=120_000)
     one.shot()
@@ -82,6 +83,17 @@ def test_from_the_notice_to_a_window_on_the_chart_to_the_resolved_notice(town: T
     mailer.hang_up()
     assert_each_once(town, replay, receipts, LOST)
     print(f"\n{LOST} lost, {one.clicks} clicks, {seconds:.1f} s from the link in the notice to the resolved notice")
+
+
+def assert_laid_out(page: Page) -> None:
+    """The head of the table stands above its rows and is as wide; on a phone a row is a card that nothing sticks out of."""
+    head, body = page.locator("table.stacked thead").bounding_box(), page.locator("table.stacked tbody").bounding_box()
+    assert head is not None and body is not None
+    assert abs(head["width"] - body["width"]) < 2 and head["y"] + head["height"] <= body["y"] + 1
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator("table.stacked thead")).to_be_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_the_window_is_drawn_and_replayed_with_the_keyboard_alone(town: Town, page: Page) -> None:

@@ -60,15 +60,15 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_page(browser: Browser) -> AsyncIterator[Open]:
-    """open_page(base, **context options) -> a page that may speak to `base` only and may not complain on its console."""
+    """open_page(base, answers="4", **context options) -> a page that may speak to `base` only, and whose console stays quiet."""
     complaints: list[str] = []
     contexts = []
 
-    async def opened(base: str, **options: Any) -> Page:
+    async def opened(base: str, answers: str = "4", **options: Any) -> Page:
         context = await browser.new_context(base_url=base, **options)
         contexts.append(context)
         page = await context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if _is_complaint(message) else None)
+        page.on("console", lambda message: complaints.append(message.text) if _is_complaint(message, answers) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda asked: None if asked.url.startswith(base) else complaints.append(f"asked {asked.url}"))
         return page
@@ -79,7 +79,7 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
     assert not complaints
 
 
-def _is_complaint(message: Any) -> bool:
-    """Errors and warnings; not the browser's remark that a page was answered with the 404 or 422 it was asked for."""
-    asked_for = "the server responded with a status of 4" in message.text
+def _is_complaint(message: Any, answers: str) -> bool:
+    """Errors and warnings; not the browser's remark on a status that begins with `answers`, such as a 404 that was asked for."""
+    asked_for = f"the server responded with a status of {answers}" in message.text
     return message.type in ("error", "warning") and not asked_for

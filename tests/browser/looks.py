@@ -17,7 +17,7 @@ LOOKS = (("light", "wide"), ("dark", "wide"), ("dark", "narrow"), ("light", "nar
 _SIDEWAYS = "document.documentElement.scrollWidth - window.innerWidth"
 _SAID = """async (options) => (await axe.run(document, {resultTypes: ["violations"], ...options})).violations.map(
   (rule) => rule.id + ": " + rule.nodes.map((node) => node.html + " " + node.failureSummary).join(" | "))"""
-_COLOURS = {"runOnly": {"type": "tag", "values": ["cat.color"]}}
+_COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 
 
 async def take(page: Page, scheme: str, size: str) -> None:

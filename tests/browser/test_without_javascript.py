@@ -159,7 +159,7 @@ async def test_silence_from_an_incident_see_what_it_hides_and_end_it(desk: Desk)
     await desk.press("Show what it would hide")
     await desk.says("This would hide 1 incident")
     await desk.press("Silence")
-    await desk.says("A few words are needed")
+    await expect(desk.page.locator("input:invalid")).to_have_id("comment"), "the browser itself asks for a few words"
     await desk.page.get_by_label("Why").fill("their API is down")
     await desk.press("Silence")
     await desk.says("“their API is down”")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import looseends
+from harness import wait_until
 from looseends import journal, segment, slots, trouble
 from looseends.journal import Journal
 from looseends.lifecycle import PROCESS
@@ -77,6 +78,11 @@ loop(0)
 """
 
 
+def begun_by(acknowledged: Path, count: int) -> None:
+    """Wait until so many tasks have begun in all."""
+    wait_until(lambda: sum(struct.unpack("<3Q", acknowledged.read_bytes()[:24])) >= count, f"{count} tasks to begin")
+
+
 def test_no_start_is_lost_by_25_kills_of_three_threads(child: Any, spool: str, tmp_path: Path) -> None:
     checked = 0
     for trial in range(25):
@@ -84,7 +90,7 @@ def test_no_start_is_lost_by_25_kills_of_three_threads(child: Any, spool: str, t
         acknowledged.write_bytes(bytes(4096))
         process = child(KILLED, str(acknowledged))
         assert process.stdout.readline() == "up\n"
-        time.sleep(random.Random(trial).uniform(0.0, 0.05))
+        begun_by(acknowledged, random.Random(trial).choice((0, 1, 10, 100, 1_000)))
         process.send_signal(signal.SIGKILL)
         process.wait()
         folder = next(iter(journal.folders(spool)), None)
@@ -135,7 +141,7 @@ def test_a_planted_journal_without_write_through_fails_the_same_check(child: Any
         planted = "import time\n" + planted
     process = child(planted, str(acknowledged))
     assert process.stdout.readline() == "up\n"
-    time.sleep(0.1)
+    begun_by(acknowledged, 20 if fault is LATE else 300)
     process.send_signal(signal.SIGKILL)
     process.wait()
     [folder] = journal.folders(spool)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looseends
@@ -54,6 +54,7 @@ SCALAR = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text
 NESTED = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4))
 
 
+@settings(deadline=None)
 @given(st.lists(SCALAR, max_size=9).map(tuple))
 def test_what_it_writes_reads_back_the_same(args: tuple[Any, ...]) -> None:
     for write in (plain.scalars, with_msgspec()):
@@ -61,6 +62,7 @@ def test_what_it_writes_reads_back_the_same(args: tuple[Any, ...]) -> None:
         assert found is None or same(json.loads(found), list(args))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=9), NESTED, max_size=4))
 def test_the_short_way_and_the_long_way_agree(values: dict[str, Any]) -> None:
     short = plain_for(()).encode(values)

@@ -57,6 +57,13 @@ def codec(request: pytest.FixtureRequest) -> Iterator[str]:
     CODEC.__init__()  # type: ignore[misc]
 
 
+@pytest.fixture(autouse=True)
+def nobody_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test imported is not this one's: where OpenTelemetry is loaded, each call looks for a span."""
+    monkeypatch.setattr(wrappers, "modules", {})
+    monkeypatch.setattr(record, "_modules", {})
+
+
 def is_tailored(function: Any) -> bool:
     return bool(function.__code__.co_filename == tailored.FILE)
 
@@ -150,7 +157,7 @@ def both_ways(kinds: list[type], rest: list[list[Any]], is_async: bool) -> list[
     ("what", "fault", "args"),
     [
         ("_PLAIN", {int: "type({0}) is int"}, [10**14]),
-        ("_PLAIN", {str: "type({0}) is str"}, ["x" * 1_001]),
+        ("_PLAIN", {float: "type({0}) is float"}, [math.nan]),
         ("_LONG", "", ["4111 1111 1111 1111"]),
     ],
 )
@@ -336,6 +343,33 @@ def test_where_it_hangs_is_seen_from_outside(recorded: Recorded, is_async: bool)
     assert is_tailored(function) and len(seen) == 3
     assert len({tuple(lines) for lines in seen}) == 1, "as in its first call, which was a general one"
     assert seen[2][0].endswith("look_later" if is_async else "look") and "looseends/<" not in repr(seen)
+
+
+def test_who_asked_for_the_names_of_tasks_hears_of_each(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    function = audited(1)
+    function(0)
+    monkeypatch.setattr(record, "_make_current", record._make_current)
+    record.observe(heard.append)
+    try:
+        assert [function(n) for n in (1, 2)] == [(1,), (2,)]
+    finally:
+        record._observers.remove(heard.append)
+    assert is_tailored(function) and heard == ["echo", "echo"]
+
+
+@pytest.mark.parametrize("module", [True, False])
+def test_where_opentelemetry_is_loaded_each_call_is_looked_at_for_its_span(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, module: bool
+) -> None:
+    function = audited(1)
+    function(0)
+    general: list[Any] = []
+    kept = record.enter
+    monkeypatch.setattr(wrappers, "enter", lambda *args: general.append(args[1]) or kept(*args))
+    monkeypatch.setattr(wrappers, "modules", {record.TRACE: object()} if module else {})
+    function(1)
+    assert general == ([(1,)] if module else [])
 
 
 def test_its_names_are_all_there() -> None:

@@ -164,10 +164,9 @@ async def instances(conn: aiosqlite.Connection, now: int, limit: int = 50, curso
 
 def behind() -> Question[tuple[int, int]]:
     """How many live instances have records that are not here yet, and how many those are."""
-    rows = yield (
-        "SELECT count(*) AS n, ifnull(sum(backlog), 0) AS records FROM instance WHERE state = 'alive' AND backlog > 0",
-        (),
-    )
+    # `!= 'gone'` is what the index is made for; SQLite does not see that it follows.
+    live = "state != 'gone' AND state = 'alive'"
+    rows = yield f"SELECT count(*) AS n, ifnull(sum(backlog), 0) AS records FROM instance WHERE {live} AND backlog > 0", ()
     return rows[0]["n"], rows[0]["records"]
 
 

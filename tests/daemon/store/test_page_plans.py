@@ -22,11 +22,15 @@ from looseends_daemon.app import Daemon, running
 from looseends_daemon.store.connection import READERS
 
 GROWING = (
-    "task|t|newest|payload|child|c|external|judgement|j|ledger|duration|replay_order|o|notice|n|counter|outgoing|seen|expectation"
+    *("task", "payload", "child", "external", "judgement", "ledger", "duration", "replay_order", "replay_plan_item", "notice"),
+    *("delivery_attempt", "outgoing", "seen", "seen_mark", "expectation", "incident_why"),
 )
-SMALL_INDEXES = ("task_loose", "task_check", "task_open", "task_loop", "task_failed", "task_unsure")
-"""Partial indexes over what is open or loose: read whole, they are as large as the trouble is, not as the file is."""
-NEWEST = "USING INDEX task_newest"
+SMALL_INDEXES = (
+    *("task_loose", "task_check", "task_open", "task_loop", "task_failed", "task_unsure"),
+    *("replay_order_watched", "outgoing_next"),
+)
+"""Indexes over what is open, loose or waits: read whole, they are as large as the trouble is, not as the file is."""
+NEWEST = "INDEX task_newest"
 PAGES = (
     *("/", "/tasks", "/types", "/incidents", "/replays", "/instances", "/silences", "/endpoints", "/status", "/audit", "/setup"),
     *("/?{week}", "/types?window=7d", "/types/shop/mail.send?window=7d", "/tasks/{task}", "/instances/i-1", "/tasks?{week}"),
@@ -124,12 +128,22 @@ def asked_for(task: str) -> list[str]:
     return pages + [f"/tasks?q={quote(query.format(task=task))}" for query in QUERIES]
 
 
+def tables_of(statement: str) -> dict[str, str]:
+    """What each name that a plan may use stands for."""
+    found = re.findall(
+        r"(?:FROM|JOIN)\s+(\w+)(?:\s+AS)?(?:\s+(?!WHERE|JOIN|ON|GROUP|ORDER|LIMIT|LEFT|INDEXED|UNION)(\w+))?", statement
+    )
+    return {alias or table: table for table, alias in found}
+
+
 def too_wide(statement: str, plan: list[str]) -> list[str]:
-    """The lines of a plan that read a growing table from end to end."""
-    wrong = []
+    """The lines of a plan that read a growing table from end to end. `IN ()` is never true, and nothing is read for it."""
+    tables, wrong = tables_of(statement), []
     for line in plan:
-        scanned = re.match(rf"SCAN ({GROWING})\b(.*)", line)
-        if scanned is None or any(index in scanned[2] for index in SMALL_INDEXES):
+        scanned = re.match(r"SCAN (\w+)(.*)", line)
+        if scanned is None or tables.get(scanned[1], scanned[1]) not in GROWING or " IN ()" in statement:
+            continue
+        if any(index in scanned[2] for index in SMALL_INDEXES):
             continue
         if NEWEST in scanned[2] and " LIMIT " in statement.upper() and "USE TEMP B-TREE" not in " ".join(plan):
             continue  # from the newest on, and no further than the limit
@@ -144,7 +158,7 @@ async def test_no_page_reads_what_grows_from_end_to_end(watched: Watched) -> Non
     plans = await watched.plans()
     assert len(plans) > 80
     wide = {statement: lines for statement, plan in plans.items() if (lines := too_wide(statement, plan))}
-    assert wide == {}
+    assert not wide, "\n".join(f"{lines} {statement}" for statement, lines in wide.items())
 
 
 async def test_a_page_without_its_index_would_be_found(watched: Watched) -> None:

@@ -14,6 +14,7 @@ from looseends_daemon.core.policy import Policy
 from looseends_daemon.core.query import parse
 from looseends_daemon.core.resources import Actor
 from looseends_daemon.store import facts, reads, seeking
+from looseends_daemon.store import front as front_store
 from looseends_daemon.store.connection import Database
 from looseends_daemon.store.front import StoreFront
 from looseends_daemon.store.query_sql import where
@@ -158,6 +159,7 @@ async def test_a_page_that_stopped_says_from_when_on_it_looked(database: Databas
 
 
 async def test_counts_beside_a_list_say_more_than_where_they_stopped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_store, "SEEN_S_MAX", 60.0)
     front = StoreFront(database, wall_ns=lambda: NOW)
     found = await front.found("name:mail.*")
     wanted = await database.write(lambda conn: straight(conn, "name:mail.*", None, None))

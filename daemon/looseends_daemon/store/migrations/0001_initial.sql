@@ -99,6 +99,7 @@ CREATE INDEX task_unsure ON task (incident) WHERE loose = 1 AND verdict IS NULL 
 -- Arguments, results, errors and stacks, apart from the narrow row. slot: '<attempt>/<instance no or ->/<event type>'.
 CREATE TABLE payload (task BLOB NOT NULL, slot TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (task, slot)) WITHOUT ROWID;
 CREATE TABLE external (task BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX external_text ON external (text);
 CREATE TABLE child (parent BLOB NOT NULL, task BLOB NOT NULL, PRIMARY KEY (parent, task)) WITHOUT ROWID;
 CREATE INDEX child_of ON child (task);
 

@@ -65,7 +65,7 @@ function help() {
 
 const opener = document.getElementById("help");
 opener?.addEventListener("click", help);
-if (opener) opener.hidden = false;
+if (opener) opener.className = "";
 
 let before = "";
 document.addEventListener("keydown", (event) => {

@@ -35,8 +35,7 @@ function write(scope = document) {
 
 const said = document.getElementById("zone");
 if (said) {
-  const button = document.createElement("button");
-  button.type = "button";
+  const button = said.querySelector("button");
   const show = () => {
     const name = local && (Intl.DateTimeFormat().resolvedOptions().timeZone ?? "local"); // asked late: it takes milliseconds
     said.firstChild.textContent = local ? `Times are ${name}. ` : "Times are UTC. ";
@@ -50,7 +49,7 @@ if (said) {
     localStorage.setItem(ZONE, local ? "local" : "utc");
     show();
   });
-  said.append(button);
+  button.className = "";
   show();
   setInterval(() => document.hidden || write(), 5000);
 }
