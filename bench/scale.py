@@ -158,7 +158,7 @@ def markdown(scale: Scale) -> str:
 | what | figure | bar | |
 |---|---|---|---|
 """
-    words = {None: "", True: "met", False: "**missed**"}
+    words = {None: "", True: "met", False: "MISSED"}
     return head + "".join(f"| {one.what.strip()} | {one.figure} | {one.bar} | {words[one.met]} |\n" for one in scale.lines)
 
 

@@ -278,6 +278,11 @@ class Hangs:
         while len(self._pending) > PENDING_MAX:
             del self._pending[next(iter(self._pending))]
 
+    @property
+    def waiting(self) -> int:
+        """How many stacks were taken and not told yet. A batch that hides them would bring a verdict without its place."""
+        return len(self._pending)
+
     def texts(self) -> list[str]:
         """The `progress` events that wait, as JSON texts."""
         anchor = self._cursors.steady_anchor()

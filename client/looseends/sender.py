@@ -175,6 +175,8 @@ class Sender:
         """One round. -> seconds until the next one is due."""
         self._journal.prepare()
         now = time.monotonic()
+        if now >= self._hangs.due_at and not self._stopping:
+            self._hangs.look()  # before the daemon hears that nothing is left: it may judge then
         self._busy = now >= self._try_at and self._send()
         if self._known:
             self._stay_known(time.monotonic())
@@ -219,7 +221,7 @@ class Sender:
         texts = self._hangs.texts()
         if not texts or not self._known or time.monotonic() < self._try_at:
             return
-        body = f'{{{self._members(self._cursors.unsent())},"events":[{",".join(texts)}]}}'
+        body = f'{{{self._members(self._cursors.unsent(), 0)},"events":[{",".join(texts)}]}}'
         answer = self._ask("POST", "/events", body.encode())
         if was_read(answer):
             self._accepted(answer)
@@ -252,9 +254,10 @@ class Sender:
             trouble.note("the daemon refused a batch in the form it asked for; it gets JSON", str(answer.body)[:200])
         return self._ask("POST", "/events", self._writing.as_json(self._members(batch.backlog), batch))
 
-    def _members(self, backlog: int) -> str:
-        """What each batch says beside its events."""
-        return f'"instance":{canonical(self.instance)},"sent_at":{time.time_ns()},"backlog":{backlog}'
+    def _members(self, backlog: int, stacks: int | None = None) -> str:
+        """What each batch says beside its events: with the records and stacks (all that wait) that come after it."""
+        behind = backlog + (self._hangs.waiting if stacks is None else stacks)
+        return f'"instance":{canonical(self.instance)},"sent_at":{time.time_ns()},"backlog":{behind}'
 
     def _accepted(self, answer: Answer) -> None:
         self._try_at, self._refused_s = 0.0, BACK_OFF_S[0]
@@ -339,7 +342,7 @@ class Sender:
             "open": self._cursors.open_count(),
             "ended": self._cursors.ended,
             "dropped": self._journal.dropped,
-            "backlog": self._cursors.unsent(),
+            "backlog": self._cursors.unsent() + self._hangs.waiting,
             "loop_lag_ms": self._hangs.lags.lag_ms(),
         }
         answer = self._ask("PUT", self._mine("/heartbeat"), canonical(said).encode())
@@ -365,6 +368,7 @@ class Sender:
     def _last_words(self) -> None:
         """Within the time that `stop` gave: send the rest, say goodbye, leave no folder behind."""
         self._try_at = 0.0
+        self._hangs.sent()  # where a task was matters no more
         while time.monotonic() < self._stop_by:
             batch = self._cut()
             if not batch.parts and self._known:

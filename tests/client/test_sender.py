@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -461,3 +462,27 @@ async def test_it_works_beside_a_busy_event_loop(receiver: Any) -> None:
     await asyncio.gather(*tasks)
     assert await asyncio.to_thread(looseends.flush, 10) == 0
     assert sorted(receiver.types("busy")) == ["finished"] * 300 + ["scheduled"] * 300 + ["started"] * 300
+
+
+def test_a_stack_that_waits_is_told_as_backlog_so_that_no_verdict_comes_before_its_place(receiver: Any) -> None:
+    """Found by the quiet run: a start held up past its own deadline was judged when it came, before the place that was known."""
+    release = threading.Event()
+
+    @looseends.task(name="hung", deadline=0.2)
+    def hang() -> bool:
+        return release.wait(30)
+
+    receiver.answers = [(503, {"title": "no"})] * 10_000
+    worker = threading.Thread(target=hang)
+    worker.start()
+    wait_until(lambda: PROCESS.sender is not None and PROCESS.sender._hangs.waiting, "a stack that cannot be told yet")
+    with receiver.changed:
+        receiver.answers = []
+        refused = len(receiver.calls)
+    receiver.wait(lambda r: any(event.get("stack") for event in r.of("hung")))
+    release.set()
+    worker.join()
+    taken = [body for method, path, body, _ in receiver.calls[refused:] if path == "/api/v1/events"]
+    starts = [body for body in taken if any(event["type"] == "started" for event in body["events"])]
+    assert starts[0]["backlog"] > 0
+    assert [body["backlog"] for body in taken if any("stack" in event for event in body["events"])][0] == 0

@@ -106,11 +106,12 @@ class Stage:
         self.producer.wait_for("^ready")
         return self
 
-    def start_worker(self, *more: str, **env: str) -> Process:
-        """Start a worker and wait until it takes work."""
+    def start_worker(self, *more: str, until_ready: bool = True, **env: str) -> Process:
+        """Start a worker and wait until it takes work; not where its first task may be its last, before it says so."""
         args = (*WORKERS[self.system], *more)
         self.worker = self.processes.start(python_of(self.system), *args, env=self.env("work", **env), cwd=self.folder)
-        self.worker.wait_for(READY[self.system])
+        if until_ready:
+            self.worker.wait_for(READY[self.system])
         return self.worker
 
     def close(self) -> None:

@@ -21,6 +21,8 @@ DEATHS = 3
 PARENT_TELLS = ("celery", "rq")
 """Systems whose main process sees its child die, and says that this was a failure (RQ then tries again)."""
 REDELIVERS = ("arq", "dramatiq")
+FORGETS = ("celery", "huey")
+"""Systems that take a task off their queue before it begins: whoever is killed in between takes it along, and nobody knows."""
 MOMENT_S = 0.2
 LOOK_S = 0.05
 REST = 5
@@ -42,10 +44,10 @@ def test_the_rows_equal_the_receipts_one_by_one(stages: Callable[..., Stage], sy
     assert len(set(jobs)) == COUNT
     for _ in range(HELPERS.get(system, 0) if COUNT > 1_000 else 0):
         stage.start_worker()
-    stage.start_worker(ARQ_JOB_TIMEOUT="1")
+    stage.start_worker(until_ready=False, ARQ_JOB_TIMEOUT="1")
     wait_until(lambda: len(ended(stage)) > COUNT // 2 or restart(stage, LOOK_S), "half of them", WAIT_S)
     stage.kill_worker()
-    stage.start_worker(ARQ_JOB_TIMEOUT="1")
+    stage.start_worker(until_ready=False, ARQ_JOB_TIMEOUT="1")
     look = Look(stage, jobs)
     try:
         wait_until(lambda: restart(stage, LOOK_S) or look.equal(), "rows and receipts to be equal", WAIT_S)
@@ -68,7 +70,7 @@ def restart(stage: Stage, pause_s: float = 0.0) -> bool:
     assert stage.worker is not None
     time.sleep(pause_s)
     if not stage.worker.running:
-        stage.start_worker(ARQ_JOB_TIMEOUT="1")
+        stage.start_worker(until_ready=False, ARQ_JOB_TIMEOUT="1")
     return False
 
 
@@ -81,7 +83,7 @@ class Look:
     def equal(self) -> bool:
         """Whether both say the same, twice in a row: once may be a moment in which a worker is about to begin."""
         began = time.monotonic()
-        if began < self.rests_until or (self.stage.system == "huey" and waiting_in_huey(self.stage)):
+        if began < self.rests_until or (self.stage.system in FORGETS and waiting(self.stage)):
             return False
         found = differences(self.stage, self.jobs)
         self.rests_until = time.monotonic() + max(MOMENT_S, REST * (time.monotonic() - began))
@@ -89,8 +91,13 @@ class Look:
         return self.calm >= 2
 
 
-def waiting_in_huey(stage: Stage) -> int:
-    """How many tasks are still in its queue or on its schedule. A row that waits is right only when Huey has its task no more."""
+def waiting(stage: Stage) -> int:
+    """How many tasks the broker has still. Where it forgets what it hands out, a row may wait only once it has none."""
+    if stage.system == "celery":
+        import redis
+
+        with redis.Redis(unix_socket_path=stage.redis) as found:
+            return int(found.llen("celery")) + int(found.hlen("unacked"))
     with contextlib.closing(sqlite3.connect(f"file:{stage.receipts_file}.huey?mode=ro", uri=True)) as huey:
         return int(huey.execute("SELECT (SELECT count(*) FROM task) + (SELECT count(*) FROM schedule)").fetchone()[0])
 
@@ -139,6 +146,11 @@ def differences(stage: Stage, jobs: list[str]) -> list[tuple[str, Any, Any]]:
     ]
 
 
+def receipts_end_well(receipts: list[dict[str, Any]]) -> bool:
+    """Whether the task's own last word is that it ended."""
+    return bool(receipts) and receipts[-1]["what"] == "ended"
+
+
 def is_lost_retry(last: dict[str, Any], row: dict[str, Any], last_words: dict[int, float]) -> bool:
     """Whether its process was killed while it put the next try into the queue: on record by then, and not with the broker."""
     was_last = last_words[last["pid"]] - last["at"] < MOMENT_S
@@ -163,8 +175,11 @@ def agrees(
         return row["attempt"] == len({one["attempt"] for one in receipts}) + 1  # killed before the try that was next
     if row["verdict"] == "never_started" and receipts and system in PARENT_TELLS:
         return is_lost_retry(receipts[-1], row, last_words)
-    if system == "huey" and row["state"] == "scheduled" and row["attempt"] > len([r for r in receipts if r["what"] == "began"]):
+    tries = len([one for one in receipts if one["what"] == "began"])
+    if system in FORGETS and row["state"] == "scheduled" and row["attempt"] > tries and not receipts_end_well(receipts):
         return True  # taken off the queue by a process that was killed before it began: nobody has it any more
+    if system == "arq" and "retries exceeded" in (row["reason"] or ""):  # the last was killed before its first line, or its end
+        return bool(row["state"] == "failed" and tries <= row["attempt"] == 3 and not receipts_end_well(receipts))
     if system in REDELIVERS and row["verdict"] == "lost":
         return False  # its broker delivers it again: that is to be waited for
     if not receipts:

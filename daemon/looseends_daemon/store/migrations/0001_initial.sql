@@ -81,10 +81,10 @@ CREATE TABLE task (
     facts BLOB NOT NULL
 ) WITHOUT ROWID;
 -- Read backwards by nearly everybody, and yet not DESC: what grows at its front end leaves every page half empty (60 bytes a task
--- instead of 31).
+-- instead of 35).
 CREATE INDEX task_newest ON task (began_at, id);
 CREATE INDEX task_check ON task (check_at) WHERE check_at IS NOT NULL;
--- Everything that is counted over what is open stands in it: 100,000 open tasks are counted in a tenth of the time.
+-- Everything that is counted over what is open stands in it: a count reads the index alone, and no row.
 CREATE INDEX task_open ON task (instance, verdict, state, environment, type, flags, began_at) WHERE state < 3;
 -- 1024: store/codes.py WITH_PROCESS. A loop lives again when its instance does.
 CREATE INDEX task_loop ON task (instance) WHERE flags & 1024;
@@ -133,8 +133,8 @@ CREATE TABLE ledger (
     PRIMARY KEY (minute, environment, type)
 ) WITHOUT ROWID;
 
--- What `ledger` adds up to, written with it: by minute over all types, and by hour. A week of a busy company is a million rows
--- there, ten thousand here.
+-- What `ledger` adds up to, written with it: by minute over all types, and by hour. A week of 10 million tasks of 200 types is
+-- 747,000 rows there, 33,000 by hour and 9,800 over all types.
 CREATE TABLE ledger_all (
     minute INTEGER NOT NULL,
     environment INTEGER NOT NULL,
@@ -173,7 +173,7 @@ CREATE TABLE duration (
     n INTEGER NOT NULL,
     PRIMARY KEY (type, hour, environment, bin)
 ) WITHOUT ROWID;
--- The same by day, for windows of days: fifty types of a week are 200,000 rows above, 10,000 here.
+-- The same by day, for windows of days: a week of 200 types is 842,000 rows above, 54,000 here.
 CREATE TABLE duration_day (
     day INTEGER NOT NULL,
     environment INTEGER NOT NULL,
