@@ -2,7 +2,7 @@
 
 Rules:
 
-1. It does what `record.enter` and `record.leave` do, in one piece: a third of what an audited call cost went into our calls of
+1. It does what `record.enter` and `record.leave` do, in one piece: a quarter of what an audited call cost went into our calls of
    each other (`make bench`). Read those two; this is the same for nearly every call: so many plain values by position, outside of
    any task and any trace, into a journal that is open.
 2. It decides nothing itself. A call that is not so, and every error of ours, takes the general way with all that it looks at.

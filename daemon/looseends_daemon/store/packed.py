@@ -10,7 +10,7 @@ Rules:
 3. Whole seconds are whole numbers, and a duration that is the time from start to end is `true`.
 4. What comes out is what went in, to the type of every number: two reports of one fact are told apart by their canonical JSON.
 
-Measured over 20,000 tasks with a key and a deadline: 225 bytes each as named fields, 43 as these. FIELDS only ever grows at its end.
+Measured over 20,000 tasks with a key and a deadline: 225 bytes each as named fields, 43 so. FIELDS only ever grows at its end.
 """
 
 from __future__ import annotations

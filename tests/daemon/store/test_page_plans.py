@@ -30,6 +30,8 @@ SMALL_INDEXES = (
     *("replay_order_watched", "outgoing_next"),
 )
 """Indexes over what is open, loose or waits: read whole, they are as large as the trouble is, not as the file is."""
+SWEEP = "SELECT no FROM instance WHERE state = 'gone' AND ended_at <"
+"""The janitor asks this on the same connections, once a minute at most: it is no page."""
 NEWEST = "INDEX task_newest"
 PAGES = (
     *("/", "/tasks", "/types", "/incidents", "/replays", "/instances", "/silences", "/endpoints", "/status", "/audit", "/setup"),
@@ -77,7 +79,8 @@ class Watched:
         """The plan of each statement that was run, lines of the explanation."""
 
         def explain(conn: sqlite3.Connection) -> dict[str, list[str]]:
-            asked = sorted(one for one in self.statements if one.lstrip().upper().startswith(("SELECT", "WITH")))
+            told = (one for one in self.statements if not one.startswith(SWEEP))
+            asked = sorted(one for one in told if one.lstrip().upper().startswith(("SELECT", "WITH")))
             return {one: [row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {one}")] for one in asked}
 
         return await self.daemon.database.write(explain)
