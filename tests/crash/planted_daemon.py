@@ -24,9 +24,10 @@ def answers_early() -> None:
 
     def commit(self: connection.Database, group: list[connection._Job]) -> None:
         self._conn.execute("BEGIN IMMEDIATE")
-        for job in group:
-            connection._run_job(self._conn, job)
-            job.loop.call_soon_threadsafe(job.settle)
+        for jobs in connection._of_a_kind(group):
+            connection._run_jobs(self._conn, jobs)
+            for job in jobs:
+                job.loop.call_soon_threadsafe(connection._settle, [job])
         time.sleep(LATE_S)
         self._conn.execute("COMMIT")
 
@@ -37,10 +38,10 @@ def stores_halves() -> None:
     """The first half of a batch is on disk a commit before the rest."""
     honest = ingest._store
 
-    async def store(context: Any, batch: Any, *args: Any) -> Any:
+    async def store(context: Any, fold: Any, batch: Any, *args: Any) -> Any:
         half = len(batch.events) // 2
-        await honest(context, batch._replace(events=batch.events[:half], indexes=batch.indexes[:half]), *args)
-        return await honest(context, batch, *args)
+        await honest(context, fold, batch._replace(events=batch.events[:half], indexes=batch.indexes[:half]), *args)
+        return await honest(context, fold, batch, *args)
 
     ingest._store = store  # type: ignore[assignment]
 

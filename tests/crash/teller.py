@@ -49,9 +49,10 @@ def answers_early() -> None:
 
     def commit(self: Database, group: list[connection._Job]) -> None:
         self._conn.execute("BEGIN IMMEDIATE")
-        for job in group:
-            connection._run_job(self._conn, job)
-            job.loop.call_soon_threadsafe(job.settle)
+        for jobs in connection._of_a_kind(group):
+            connection._run_jobs(self._conn, jobs)
+            for job in jobs:
+                job.loop.call_soon_threadsafe(connection._settle, [job])
         time.sleep(LATE_S)
         self._conn.execute("COMMIT")
 
